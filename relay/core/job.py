@@ -1,0 +1,107 @@
+"""A job: one client request in the queue, and the states it goes through.
+
+    queued ──► claimed ──► dispatched ──► streaming ──► done | failed | cancelled
+
+``claimed``: a worker owns it.  ``dispatched``: the provider may have been called.  ``streaming``: output is in the log,
+so the provider is never called again for it.  Only the scripts of ``relay.broker`` move a job from state to state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import orjson
+from uuid_utils import uuid7
+
+Dialect = Literal["anthropic", "openai"]
+
+QUEUED, CLAIMED, DISPATCHED, STREAMING = "queued", "claimed", "dispatched", "streaming"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+ENDED = frozenset({DONE, FAILED, CANCELLED})
+
+# The words of OpenAI's background responses, which is what clients poll for.
+STATUS = {
+    QUEUED: "queued",
+    CLAIMED: "in_progress",
+    DISPATCHED: "in_progress",
+    STREAMING: "in_progress",
+    DONE: "completed",
+    FAILED: "failed",
+    CANCELLED: "cancelled",
+}
+
+OnDisconnect = Literal["finish", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the ingress decides about a request, once; workers only read it.  Times are Unix milliseconds.
+
+    Stored as a Redis hash beside the moving part (state, generation, …), which only scripts write. Fields may be
+    added, with a default, but never renamed: workers and ingress of two versions share one Redis during a rollout.
+    """
+
+    id: str
+    tenant: str
+    key_id: str
+    surface: Dialect
+    endpoint: str  # "messages", "count_tokens" or "chat_completions"
+    query: str  # of the client's URL, without "?"
+    headers: dict[str, str]  # those that go upstream
+    model: str  # as the client wrote it
+    provider: str
+    target: str  # the model name the provider knows
+    stream: bool
+    created_ms: int
+    body_bytes: int
+    body_pieces: int  # 0: small enough to come with the job itself
+    marker_ttls: tuple[str, ...] = ()
+    on_disconnect: OnDisconnect = "cancel"
+    digests: bool = False  # the client asked for the SHA-256 of its prompt at each breakpoint
+
+    def encode(self) -> dict[str, str | int]:
+        """As the fields of a Redis hash."""
+        return {
+            "id": self.id,
+            "tenant": self.tenant,
+            "key_id": self.key_id,
+            "surface": self.surface,
+            "endpoint": self.endpoint,
+            "query": self.query,
+            "headers": orjson.dumps(self.headers).decode(),
+            "model": self.model,
+            "provider": self.provider,
+            "target": self.target,
+            "stream": int(self.stream),
+            "created_ms": self.created_ms,
+            "body_bytes": self.body_bytes,
+            "body_pieces": self.body_pieces,
+            "marker_ttls": ",".join(self.marker_ttls),
+            "on_disconnect": self.on_disconnect,
+            "digests": int(self.digests),
+        }
+
+    @classmethod
+    def decode(cls, stored: dict[str, str]) -> Job:
+        """From the fields of a Redis hash; those of a newer version are left alone."""
+        return cls(**{name: _READ.get(name, str)(stored[name]) for name in _NAMES if name in stored})
+
+
+_NAMES = tuple(field.name for field in fields(Job))
+# How a field is read that is not plain text.
+_READ: dict[str, Callable[[str], Any]] = {
+    "headers": orjson.loads,
+    "stream": lambda text: text == "1",
+    "created_ms": int,
+    "body_bytes": int,
+    "body_pieces": int,
+    "marker_ttls": lambda text: tuple(filter(None, text.split(","))),
+    "digests": lambda text: text == "1",
+}
+
+
+def new_id(partition: str) -> str:
+    """``<partition>-<uuid7>``: sortable by time, 74 random bits, and it tells which Redis slot holds the job."""
+    return f"{partition}-{uuid7().hex}"

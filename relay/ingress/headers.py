@@ -1,0 +1,68 @@
+"""The headers that cross the ingress in either direction.
+
+Two lists decide: what a client may say to the provider, and what of the provider's answer stays here. Values are
+checked at this border once, so that neither a provider nor a client can make an HTTP library refuse to go on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from relay.core.errors import InvalidRequest
+
+HeaderList = list[tuple[bytes, bytes]]
+
+# The client's key, its cookies and everything unknown stay here. So does ``anthropic-workspace-id``: beside the
+# operator's credential it would let a client choose in whose workspace, and in whose cache, it works.
+_TO_PROVIDER = {
+    name.encode(): name
+    for name in ("anthropic-version", "anthropic-beta", "anthropic-user-profile-id", "traceparent", "tracestate")
+}
+
+# Said by our own HTTP server, or true of one hop only (RFC 9110, 7.6.1), or ours alone.
+_NOT_FROM_PROVIDER = frozenset(
+    {
+        *("connection", "content-length", "content-encoding", "date", "keep-alive", "proxy-authenticate", "server"),
+        *("set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "x-relay-job-id"),
+    }
+)
+
+# One place between the provider and the reader that buffers or compresses turns a stream into a long wait.
+UNBUFFERED: HeaderList = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
+EVENT_STREAM: HeaderList = [(b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED]
+_NOT_FOR_A_STREAM = _NOT_FROM_PROVIDER | {name.decode() for name, _ in UNBUFFERED}
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
+
+def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """A request's headers; one that came several times is joined, as RFC 9110, 5.3 allows."""
+    found = dict(headers)
+    if len(found) < len(headers):
+        found = {}
+        for name, value in headers:
+            found[name] = found[name] + b", " + value if name in found else value
+    return found
+
+
+def to_provider(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """What goes upstream with the request.  Raises ``InvalidRequest`` for a value that no HTTP client would send on."""
+    return {text: _printable(text, headers[name]) for name, text in _TO_PROVIDER.items() if name in headers}
+
+
+def from_provider(pairs: Iterable[tuple[str, str]], *, stream: bool) -> HeaderList:
+    """The provider's headers for our answer.  One that HTTP does not allow is left out: the answer matters more."""
+    ours = _NOT_FOR_A_STREAM if stream else _NOT_FROM_PROVIDER
+    return [
+        (name.encode(), value.encode())
+        for name, value in pairs
+        if name not in ours and value.isascii() and value.isprintable() and _TOKEN.fullmatch(name)
+    ]
+
+
+def _printable(name: str, value: bytes) -> str:
+    text = value.decode("latin-1")
+    if not (text.isascii() and text.isprintable()):
+        raise InvalidRequest(f"The header {name} may hold printable ASCII only.", param=name)
+    return text

@@ -1,0 +1,74 @@
+"""The parts of one ingress process, made once from its settings and handed to the handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from relay.broker.api_keys import ApiKeys
+from relay.broker.connections import Link, address, client
+from relay.broker.keys import Keys
+from relay.broker.queue import Queue
+from relay.broker.subscriber import Subscriber
+from relay.core.errors import Unavailable
+from relay.ingress.inspection import Inspector
+from relay.ingress.metrics import Metrics
+from relay.ingress.requests import Bodies
+from relay.ingress.watch import Watch
+from relay.settings import Settings
+
+log = logging.getLogger("relay.ingress")
+
+# The given API key is stored before the door opens if Redis lets us, else as soon as it does.
+_KEY_RETRY_S = 0.5
+
+
+class Ingress:
+    """Made outside the event loop, started inside it.  ``draining``: asked to stop, and no longer ready."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.router = settings.router()
+        self.draining = False
+        self.watches: set[Watch] = set()
+        self.bodies = Bodies(settings.body_limit_bytes)
+        self.inspector = Inspector()
+        where, keys = address(settings.redis_url), Keys(settings.partition)
+        self._link = Link(where, "relay-ingress")
+        self._client = client(settings.redis_url)
+        self.api_keys = ApiKeys(self._client)
+        self.queue = Queue(self._link, keys, settings)
+        self.subscriber = Subscriber(where, self._link, keys)
+        self.metrics = Metrics(self.subscriber, self.watches)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Get going, with or without Redis.  Raises ``InvalidRequest`` when the given API key cannot be one."""
+        await self.subscriber.start()
+        self._tasks.append(asyncio.create_task(self.metrics.watch_lag()))
+        if not await self._store_key():
+            log.warning("Redis cannot be reached; requests are refused until it can")
+            self._tasks.append(asyncio.create_task(self._store_key_later()))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self.subscriber.close()
+        self._link.close()
+        self.inspector.close()
+        await self._client.aclose()
+
+    async def _store_key(self) -> bool:
+        given = self.settings.api_key
+        try:
+            if given is None:
+                await self.queue.ping()
+            else:
+                await self.api_keys.ensure(given.get_secret_value(), name="first", tenant="default")
+        except Unavailable:
+            return False
+        return True
+
+    async def _store_key_later(self) -> None:
+        while not await self._store_key():  # noqa: ASYNC110 - Redis tells nobody when it is back
+            await asyncio.sleep(_KEY_RETRY_S)

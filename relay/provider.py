@@ -1,0 +1,152 @@
+"""One configured provider: its dialect, its address, what it serves, and where its key is to be found.
+
+Part of the settings of every process, so it holds references to secrets only; ``secret`` and ``static_headers``
+resolve them and are for workers. It builds no request and knows no HTTP library.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    model_validator,
+)
+
+from relay.core.job import Dialect
+from relay.core.routing import Served
+from relay.reference import SettingsError, check, clean, is_reference, resolve, variable_of
+
+# Providers are allowed to be patient, but not for ever: beyond an hour a lost connection is the likelier story.
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+BASE_URLS: dict[Dialect, str] = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com"}
+MODELS: dict[Dialect, tuple[str, ...]] = {
+    "anthropic": ("claude-*",),
+    "openai": ("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*"),
+}
+# Anthropic reports cached tokens beside input_tokens, OpenAI inside them.
+SEMANTICS: dict[Dialect, Literal["exclusive", "inclusive"]] = {"anthropic": "exclusive", "openai": "inclusive"}
+
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_OURS = frozenset({"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"})
+_SECRET = frozenset({"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key", "x-goog-api-key"})
+
+
+def _base_url(text: str) -> str:
+    """The URL up to and with its version: ``https://host`` and ``https://host/v1/`` are the same provider."""
+    text = text.strip().rstrip("/")
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        raise SettingsError("is not a URL") from None
+    if "@" in url.netloc:
+        raise SettingsError("must not hold credentials; give the key as a reference (the value is not shown)")
+    if url.query or url.fragment:
+        raise SettingsError("must not have a query or a fragment (the value is not shown)")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise SettingsError(f"must be http://… or https://…, not {text[:100]!r}")
+    # Other OpenAI-style servers have the version elsewhere in the path (/v1beta/openai); theirs is kept as it stands.
+    return text if re.search(r"/v\d", url.path) else f"{text}/v1"
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    checked = {}
+    for name, value in headers.items():
+        name = name.lower()
+        if not _TOKEN.fullmatch(name):
+            raise SettingsError(f"{name[:40]!r} is not a header name")
+        if name in _OURS:
+            raise SettingsError(f"{name} is set by the relay itself")
+        if name in _SECRET:
+            check(value)
+        checked[name] = value if is_reference(value) else clean(value, where=name)
+    return checked
+
+
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class Provider(BaseModel):
+    """``[providers.NAME]`` of relay.toml, or a provider made of ANTHROPIC_… or OPENAI_… variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")
+    dialect: Dialect
+    base_url: Annotated[str, AfterValidator(_base_url)]
+    api_key: Annotated[str, AfterValidator(check)] | None = Field(default=None, repr=False)
+    models: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
+    anthropic_version: str = Field(default="2023-06-01", pattern=r"^\d{4}-\d\d-\d\d$")
+    input_tokens_semantics: Literal["exclusive", "inclusive"]
+    connect_s: Seconds
+    first_byte_s: Seconds
+    idle_s: Seconds
+    total_s: Seconds
+    concurrency: int | None = Field(default=None, gt=0, le=100_000)
+
+    _sandbox_key: SecretStr | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, values: object) -> object:
+        """What follows from the dialect; a provider called after a dialect speaks it unless it says otherwise."""
+        if not isinstance(values, dict):
+            return values
+        dialect = values.get("dialect", values.get("name"))
+        if dialect not in BASE_URLS:
+            return values
+        preset = {
+            "dialect": dialect,
+            "base_url": BASE_URLS[dialect],
+            "input_tokens_semantics": SEMANTICS[dialect],
+        }
+        return preset | values
+
+    def secret(self) -> SecretStr | None:
+        """The provider's key, read now; None for a server without keys. Raises ``SettingsError``."""
+        if self._sandbox_key is not None:
+            return self._sandbox_key
+        return SecretStr(resolve(self.api_key)) if self.api_key else None
+
+    def static_headers(self) -> dict[str, str]:
+        """The configured headers with their references resolved. Raises ``SettingsError``."""
+        return {name: resolve(text) if is_reference(text) else text for name, text in self.headers.items()}
+
+    def url(self, path: str) -> str:
+        """The address of ``path``, as in ``messages`` or ``chat/completions``."""
+        return f"{self.base_url}/{path}"
+
+    @property
+    def served(self) -> Served:
+        """What the router needs to know."""
+        return Served(
+            self.dialect, self.models or MODELS[self.dialect], any_prefixed=not self.models and not self.is_sandbox
+        )
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self._sandbox_key is not None
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """The environment variables that hold this provider's secrets, for processes that must not see them."""
+        references = [self.api_key or "", *self.headers.values()]
+        return frozenset(filter(None, map(variable_of, references)))
+
+    def standing_in(self, key: SecretStr) -> Provider:
+        """This provider, marked as the sandbox, with its key."""
+        twin = self.model_copy()
+        twin._sandbox_key = key
+        return twin

@@ -1,0 +1,89 @@
+"""What every test may use: a Redis, a provider that does as it is told, and a relay between them.
+
+All three are shared by the session, so a test leaves them as it found them; one that kills or freezes something takes
+processes of its own. After each test that used Redis, no key may be left without an expiry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.support.badprovider import BadProvider
+from tests.support.leftovers import keys_without_expiry
+from tests.support.processes import RedisServer
+from tests.support.relay import Relay, served_by
+
+RELAY_TOML = """
+[models]
+fast = "anthropic/claude-haiku-4-5"
+"""
+
+
+# Left by setup.sh where Node.js cannot be had, with the reason in it.
+NO_NODE = Path(__file__).parent / "typescript" / "node_modules" / "UNAVAILABLE"
+
+
+def pytest_report_header() -> str | None:
+    return f"the TypeScript SDK's tests are left out: {NO_NODE.read_text().strip()}" if NO_NODE.is_file() else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if NO_NODE.is_file():
+        left_out = [item for item in items if item.path.name == "test_typescript.py"]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
+    """A client of the session's Redis; the test must leave no key there that would stay for ever."""
+    async with redis_server.client() as client:
+        yield client
+        assert not await keys_without_expiry(client)
+
+
+@pytest.fixture(scope="session")
+async def _upstream() -> AsyncIterator[BadProvider]:
+    provider = BadProvider()
+    await provider.start()
+    yield provider
+    await provider.stop()
+
+
+@pytest.fixture
+def upstream(_upstream: BadProvider) -> BadProvider:
+    """The provider of every relay here: answers by its ``script``, without one as the model's name says."""
+    _upstream.reset()
+    return _upstream
+
+
+@pytest.fixture(scope="session")
+async def _relay(
+    redis_server: RedisServer, _upstream: BadProvider, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Relay]:
+    directory = tmp_path_factory.mktemp("relay")
+    config = directory / "relay.toml"
+    config.write_text(RELAY_TOML)
+    more = {"RELAY_CONFIG": str(config), "RELAY_ABANDON_GRACE_S": "1"}
+    relay = Relay(directory, redis_server.url, served_by(_upstream) | more)
+    await relay.start(ingresses=2, workers=1)
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def relay(_relay: Relay, redis: Redis) -> Relay:
+    """The session's relay: two ingresses and a worker, with ``upstream`` for a provider."""
+    return _relay

@@ -1,0 +1,74 @@
+"""The official Anthropic SDK, with and without the relay; and a second relay, whose processes may be killed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from anthropic import AsyncAnthropic
+from redis.asyncio import Redis
+
+from tests.support.badprovider import BadProvider
+from tests.support.leftovers import keys_without_expiry
+from tests.support.processes import RedisServer
+from tests.support.relay import Relay, served_by
+
+
+@pytest.fixture
+async def sdk() -> AsyncIterator[Callable[..., AsyncAnthropic]]:
+    """Makes clients that do not repeat a failed request: a test wants to see it."""
+    async with AsyncExitStack() as stack:
+
+        def make(base_url: str, key: str = "a-provider-key") -> AsyncAnthropic:
+            client = AsyncAnthropic(base_url=base_url, api_key=key, max_retries=0)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def direct(sdk: Callable[..., AsyncAnthropic], upstream: BadProvider) -> AsyncAnthropic:
+    return sdk(upstream.url)
+
+
+@pytest.fixture
+def relayed(sdk: Callable[..., AsyncAnthropic], relay: Relay) -> AsyncAnthropic:
+    return sdk(relay.url, relay.key)
+
+
+@pytest.fixture(scope="session")
+async def own_redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    """A Redis that a test may kill, if it starts it again."""
+    server = RedisServer(tmp_path_factory.mktemp("own-redis"))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def _mortal(
+    own_redis: RedisServer, _upstream: BadProvider, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Relay]:
+    environment = served_by(_upstream) | {"RELAY_LEASE_S": "2", "RELAY_DRAIN_S": "2"}
+    relay = Relay(tmp_path_factory.mktemp("own-relay"), own_redis.url, environment)
+    await relay.start(workers=0)
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def mortal(_mortal: Relay, own_redis: RedisServer) -> AsyncIterator[Relay]:
+    """A relay on ``own_redis``, with one ingress and no worker: a test adds those it wants to kill, and the rest."""
+    yield _mortal
+    await _mortal.stop_workers()
+    async with own_redis.client() as client:
+        assert not await keys_without_expiry(client)
+
+
+@pytest.fixture
+async def own(own_redis: RedisServer) -> AsyncIterator[Redis]:
+    """A client of ``own_redis``."""
+    async with own_redis.client() as client:
+        yield client

@@ -1,0 +1,177 @@
+"""Readers come late, leave, return elsewhere, fall behind or lose their connection: each sees every event once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.support.badprovider import BadProvider
+from tests.support.chaos import ChaosProxy
+from tests.support.fixtures import transcript
+from tests.support.oracles import check_order, end_of
+from tests.support.processes import RedisServer
+from tests.support.relay import Relay, message
+from tests.support.sse import SseReader
+from tests.support.upstream import Call, replay
+from tests.support.wait import wait_until
+
+STREAM = transcript("anthropic", "tool-use-parallel").stream
+MODEL = "claude-sonnet-4-6"
+
+
+def halves(gate: asyncio.Event) -> Callable[[Call], object]:
+    """The recorded stream, its second half held until the gate opens."""
+    middle = STREAM.index(b"\n\n", len(STREAM) // 2) + 2
+
+    async def script(call: Call) -> None:
+        await call.head()
+        await call.chunk(STREAM[:middle])
+        await gate.wait()
+        await call.chunk(STREAM[middle:])
+        await call.finish()
+
+    return script
+
+
+async def test_a_second_reader_gets_the_whole_stream_from_the_log(relay: Relay, upstream: BadProvider) -> None:
+    upstream.script = replay(STREAM)
+    async with await relay.stream(message(MODEL, stream=True)) as first:
+        native = await first.rest()
+    async with await relay.events(first.job_id) as second:
+        replayed = await second.rest()
+    assert [(event.name, event.data) for event in replayed] == [(event.name, event.data) for event in native]
+    assert len({event.id for event in replayed}) == len(replayed)
+
+
+async def test_two_readers_at_once_get_the_same_bytes(relay: Relay, upstream: BadProvider) -> None:
+    gate = asyncio.Event()
+    upstream.script = halves(gate)  # type: ignore[assignment]
+    async with await relay.stream(message(MODEL, stream=True)) as native:
+        await native.next()
+        async with await relay.events(native.job_id) as one, await relay.events(native.job_id) as two:
+            gate.set()
+            seen = await asyncio.gather(one.rest(), two.rest(), native.rest())
+    assert seen[0] == seen[1]
+    assert native.received == STREAM
+
+
+async def test_a_reader_that_returns_anywhere_continues_after_the_last_event_it_saw(
+    relay: Relay, upstream: BadProvider
+) -> None:
+    upstream.script = replay(STREAM)
+    async with await relay.stream(message(MODEL, stream=True)) as native:
+        await native.rest()
+    async with await relay.events(native.job_id) as reader:
+        events = await reader.rest()
+    for seen, last in enumerate(events[:-1], start=1):
+        elsewhere = relay.ingresses[seen % 2]
+        async with await relay.events(native.job_id, after=last.id, ingress=elsewhere) as again:
+            assert await again.rest() == events[seen:], f"after {seen} events"
+
+
+async def test_when_all_was_seen_there_is_no_content(relay: Relay, upstream: BadProvider) -> None:
+    upstream.script = replay(STREAM)
+    async with await relay.stream(message(MODEL, stream=True)) as native:
+        await native.rest()
+    async with await relay.events(native.job_id) as reader:
+        last = (await reader.rest())[-1]
+    again = await relay.get(f"/v1/jobs/{native.job_id}/stream", [("last-event-id", last.id)])
+    assert again.status == 204
+
+
+async def test_an_ingress_is_killed_and_its_reader_goes_on_at_another(relay: Relay, upstream: BadProvider) -> None:
+    doomed, other = await relay.add_ingress(), relay.ingresses[0]
+    positions = [1, 2, 7, 15]
+    bodies = [message(f"claude-x@gate:{position}", stream=True) for position in positions]
+    natives = await asyncio.gather(*[relay.stream(body, ingress=doomed) for body in bodies])
+    readers = [await relay.events(native.job_id, ingress=doomed) for native in natives]
+    before = [
+        await reader.take(position + 2) for reader, position in zip(readers, positions, strict=True)
+    ]  # message_start and content_block_start come first
+    await doomed.kill()
+    upstream.gate.set()
+    for seen, native in zip(before, natives, strict=True):
+        async with await relay.events(native.job_id, after=seen[-1].id, ingress=other) as reader:
+            after = await reader.rest()
+        assert end_of([*seen, *after]) == "done"
+        assert check_order([*seen, *after]) == 20
+    for reader in [*readers, *natives]:
+        await reader.close()
+
+
+async def test_a_cut_pub_sub_connection_goes_unnoticed(relay: Relay, upstream: BadProvider, redis: Redis) -> None:
+    events = [b'event: ping\ndata: {"type":"ping","n":%d}\n\n' % n for n in range(60)]
+
+    async def script(call: Call) -> None:
+        await call.head()
+        for n, event in enumerate(events):
+            await call.chunk(event)
+            if n % 10 == 5:
+                await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await call.chunk(STREAM)
+        await call.finish()
+
+    upstream.script = script
+    async with await relay.stream(message(MODEL, stream=True)) as reader:
+        await reader.rest()
+    assert reader.received == b"".join(events) + STREAM
+
+
+async def test_a_lost_last_message_is_found_in_the_log(
+    relay: Relay, upstream: BadProvider, redis_server: RedisServer
+) -> None:
+    async with ChaosProxy(redis_server.port) as proxy:
+        ingress = await relay.add_ingress(RELAY_REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0")
+        async with await relay.stream(message("claude-x@gate:5", stream=True), ingress=ingress) as reader:
+            before = await reader.take(7)
+            proxy.deafen("subscriber")
+            upstream.gate.set()
+            events = before + await reader.rest(8)
+        assert proxy.counts["deaf"] == 1
+        assert end_of(events) == "done"
+        assert check_order(events) == 20
+        await relay.stop_ingress(ingress)
+
+
+async def test_a_slow_reader_costs_little_memory_and_loses_nothing(relay: Relay, upstream: BadProvider) -> None:
+    event = b'event: x\ndata: {"type":"x","pad":"' + b"z" * 1000 + b'"}\n\n'
+    size = 24 << 20
+    rest = STREAM
+    sent = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.head()
+        for _ in range(size // (64 * len(event))):
+            await call.chunk(event * 64)
+        await call.chunk(rest)
+        await call.finish()
+        sent.set()
+
+    upstream.script = script
+    before = resident_bytes(relay.ingresses[0].pid)
+    async with await relay.stream(message(MODEL, stream=True), receive_buffer=4096) as reader:
+        await sent.wait()
+        await wait_until(lambda: job_is_over(relay, reader.job_id), 60)
+        grown = resident_bytes(relay.ingresses[0].pid) - before
+        await drain(reader)
+    assert len(reader.received) == (size // (64 * len(event))) * 64 * len(event) + len(rest)
+    assert reader.received.endswith(rest)
+    assert grown < size / 4, f"{grown >> 20} MiB held for one slow reader"
+
+
+async def job_is_over(relay: Relay, job_id: str) -> bool:
+    return (await relay.job(job_id))["status"] == "completed"
+
+
+async def drain(reader: SseReader) -> None:
+    async with asyncio.timeout(60):
+        async for _ in reader:
+            pass
+
+
+def resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
