@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Touched last, so that an install that was cut short is done again.
+# Touched last, so that an install that was cut short is done again. Tests and linters bring much that a user never needs.
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-for-tests
 
 .PHONY: install up lint test bench clean
 .DEFAULT_GOAL := install
@@ -20,23 +21,28 @@ $(STAMP): pyproject.toml
 	  echo "Install them first:  apt install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	@echo "installing what tests need into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 up: $(STAMP)
 	@exec $(BIN)/relay up
 
-lint: $(STAMP)
+lint: $(TEST_STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 # What tests need beside Python packages has its own script.
-test: $(STAMP)
+test: $(TEST_STAMP)
 	@if [ -f tests/support/setup.sh ]; then sh tests/support/setup.sh; fi
 	$(BIN)/pytest -q
 
-bench: $(STAMP)
+bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.bench
 
 clean:

@@ -45,8 +45,8 @@ def main() -> None:
 @with_settings()
 def up(settings: Settings) -> None:
     """Run the whole relay on this machine: Redis, ingress, workers and, without a provider, the sandbox."""
-    from relay import up as everything
-    from relay.supervisor import StartError
+    from relay.local import up as everything
+    from relay.local.supervisor import StartError
 
     try:
         everything.run(settings)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from relay.core.errors import InvalidRequest
-from relay.data_dir import DataDir
 from relay.flags import with_settings
+from relay.local.data_dir import DataDir
 from relay.settings import Settings
 
 if TYPE_CHECKING:

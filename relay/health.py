@@ -10,8 +10,8 @@ import asyncio
 import http.client
 import socket
 
+from relay.local.up import reachable
 from relay.settings import Settings
-from relay.up import reachable
 
 _TIMEOUT_S = 3.0
 

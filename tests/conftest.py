@@ -27,8 +27,9 @@ fast = "anthropic/claude-haiku-4-5"
 NO_NODE = Path(__file__).parent / "typescript" / "node_modules" / "UNAVAILABLE"
 
 
-def pytest_report_header() -> str | None:
-    return f"the TypeScript SDK's tests are left out: {NO_NODE.read_text().strip()}" if NO_NODE.is_file() else None
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if NO_NODE.is_file():
+        terminalreporter.write_line(f"The TypeScript SDK's tests were left out: {NO_NODE.read_text().strip()}.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

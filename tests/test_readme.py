@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from relay import banner
 from relay.broker.keys import TABLE
 from relay.broker.usage_stream import FIELDS
 from relay.core.job import STATUS
 from relay.ingress.native import PATHS
+from relay.local import banner
 from relay.settings import Settings, markdown_table
 
 ROOT = Path(__file__).parents[1]

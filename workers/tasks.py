@@ -19,7 +19,6 @@ from relay.broker.leases import Lease, Leases
 from relay.broker.publisher import End, Publisher
 from relay.broker.queue import CANCELLED_MESSAGE
 from relay.broker.usage_stream import FINAL, PARTIAL, UNKNOWN, Call, Record, now_ms
-from relay.core import body
 from relay.core.anthropic import AnthropicMeter
 from relay.core.errors import (
     Cancelled,
@@ -34,16 +33,15 @@ from relay.core.errors import (
 from relay.core.job import CANCELLED, DONE, FAILED, Dialect
 from relay.core.meter import Meter, object_in
 from relay.core.openai import OpenAIMeter
+from relay.core.pieces import digests, moved, replaced
 from relay.core.sse import Decoder
 from relay.provider import Provider
-from workers.upstream import Answer, Upstream
+from workers.upstream import Answer, Upstream, reading
 
 log = logging.getLogger("relay.worker")
 
 METERS: dict[Dialect, Callable[..., Meter]] = {"anthropic": AnthropicMeter, "openai": OpenAIMeter}
 
-# Above this a body is handled beside the event loop: renaming the model in 30 MB copies it three times, some 20 ms.
-BIG_BODY_BYTES = 1 << 20
 # The largest answer that is not a stream; the longest real ones, with images in base64, stay below 20 MB.
 ANSWER_BYTES = 64 << 20
 # A provider that has sent its last event and keeps the connection open gets so long to end the body properly, so that
@@ -93,7 +91,7 @@ class Task:
         self._provider: Provider | None = None
         self._answer: Answer | None = None
         self._head: list[tuple[str, str]] = []  # headers of the answer, ours included
-        self._body = b""  # an answer that is no stream goes out whole
+        self._body: bytes | None = None  # an answer that is no stream goes out whole
         self._news = False  # the provider was heard since the last watch
         self._patience: tuple[float, str] = (math.inf, "")  # how long it may be silent, and what to call it then
         self._waiting_since = math.inf
@@ -133,6 +131,7 @@ class Task:
     async def _run(self) -> None:
         try:
             ending = await self._outcome()
+            self._finishing = True  # no reason to stop comes in between any more
             if ending.end.state != DONE and self._answer:
                 await self._answer.close()  # the provider need not go on
             await self._finish(ending)
@@ -169,12 +168,16 @@ class Task:
         pieces.clear()
         self._call.status = answer.status
         self._head += answer.headers
-        if answer.is_stream and answer.status == 200:
-            return await self._stream(answer, provider.idle_s)
-        return await self._whole(answer, provider.idle_s)
+        with reading():
+            if answer.is_stream and answer.status == 200:
+                return await self._stream(answer, provider.idle_s)
+            return await self._whole(answer, provider.idle_s)
 
     async def _prepare(self) -> list[bytes]:
-        """The bytes that go upstream: the client's, with the model in the provider's words."""
+        """The bytes that go upstream: the client's, with the model in the provider's words.
+
+        They are never parsed here: the job says where things stand in them.
+        """
         job = self.lease.job
         self._provider = provider = self._upstream.provider(job.provider)
         if provider is None:
@@ -183,21 +186,17 @@ class Task:
         pieces = await self._leases.body(self.lease)
         if sum(map(len, pieces)) != job.body_bytes:
             raise JobLost("Redis lost the bytes of this request.")
-        if job.target == job.model and not job.digests:
-            return pieces
-        if job.body_bytes > BIG_BODY_BYTES:
-            return await asyncio.to_thread(self._rewrite, pieces)
-        return self._rewrite(pieces)
-
-    def _rewrite(self, pieces: list[bytes]) -> list[bytes]:
-        job = self.lease.job
-        whole = b"".join(pieces)
+        prefixes = job.prefixes
         if job.target != job.model:
-            whole = body.with_model(whole, job.target)
-        if job.digests:
-            found = body.prefix_digests(whole, job.surface)
-            self._head.append(("x-relay-prompt-sha256-sent", body.digest_header(found)))
-        return [whole[at : at + BIG_BODY_BYTES] for at in range(0, len(whole), BIG_BODY_BYTES)]
+            assert job.model_spans, "the ingress finds what is to be renamed"
+            name = orjson.dumps(job.target)
+            pieces = replaced(pieces, job.model_spans, name)
+            prefixes = moved(prefixes, job.model_spans, len(name))
+        if prefixes:
+            # Hashing lets go of the interpreter, so beside the event loop it holds up nobody.
+            sent = await asyncio.to_thread(digests, prefixes, pieces)
+            self._head.append(("x-relay-prompt-sha256-sent", sent))
+        return pieces
 
     # -- an answer that streams ----------------------------------------------------------------------------------
 
@@ -214,9 +213,11 @@ class Task:
                 self._news = True  # a provider that only pings is silent
             if self._call.usage is None:
                 self._first_news(idle_s)
-            outlet.events(events[0].raw if len(events) == 1 else b"".join([event.raw for event in events]), len(events))
+            data = events[0].raw if len(events) == 1 else b"".join([event.raw for event in events])
             if meter.ended:
+                outlet.events(self._scrubbed(data) if meter.error else data, len(events))
                 return self._ending()
+            outlet.events(data, len(events))
             if outlet.buffered > READ_AHEAD_BYTES:
                 await outlet.room()
         if cut := decoder.flush():
@@ -226,7 +227,8 @@ class Task:
         elif decoder.tail:
             meter.see_body(decoder.tail)
             if meter.error:  # the last bytes were an error, but no event: the client has not seen it
-                raise UpstreamProtocolError(f"the provider broke off: {meter.error['message'] or meter.error['type']}")
+                said = self._scrubbed((meter.error["message"] or meter.error["type"] or "").encode()).decode()
+                raise UpstreamProtocolError(f"the provider broke off: {said}")
         return self._ending()
 
     def _first_news(self, idle_s: float) -> None:
@@ -247,7 +249,12 @@ class Task:
         if meter.error is None:
             raise UpstreamTruncated("the provider's stream ended in the middle")
         code = meter.error["type"] or "upstream_error"
-        return Ending(End(FAILED, code, meter.error["message"], status), "error")
+        message = self._scrubbed(meter.error["message"].encode()).decode()
+        return Ending(End(FAILED, code, message, status), "error")
+
+    def _scrubbed(self, text: bytes) -> bytes:
+        """What a provider says of an error, without its key: some quote the key they did not like."""
+        return self._upstream.scrub(self.lease.job.provider, text)
 
     # -- an answer that comes whole ------------------------------------------------------------------------------
 
@@ -263,15 +270,14 @@ class Task:
             size += len(chunk)
             if size > ANSWER_BYTES:
                 raise UpstreamProtocolError(f"the provider's answer is larger than {ANSWER_BYTES} bytes")
-        self._body = b"".join(parts)
+        self._body = self._scrubbed(b"".join(parts))
         self._meter.see_body(self._body)
         if answer.status != 200 or self._meter.error:
-            self._body = self._upstream.scrub(self.lease.job.provider, self._body)
             error = self._meter.error
             code = (error and error["type"]) or f"http_{answer.status}"
             return Ending(End(FAILED, code, error["message"] if error else "", answer.status), "error")
         if not object_in(self._body):
-            self._body = b""
+            self._body = None
             raise UpstreamProtocolError(
                 f"the provider answered 200 with {answer.content_type or 'a body'} that is no JSON"
             )
@@ -280,8 +286,7 @@ class Task:
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def _finish(self, ending: Ending) -> None:
-        """End the job in Redis; no reason to stop comes in between."""
-        self._finishing = True
+        """End the job in Redis."""
         record = self._record(ending)
         if isinstance(self._why, _Lost):
             code = self._why.answer
@@ -293,7 +298,7 @@ class Task:
             await self._leases.late_usage(self.lease, self._record(ending, version=2))
 
     def _whole_answer(self) -> tuple[bytes | None, bytes]:
-        if not self._body:
+        if self._body is None:
             return None, b""
         return orjson.dumps({"status": self._call.status, "headers": self._head}), self._body
 
@@ -305,7 +310,7 @@ class Task:
         if usage:
             kind = FINAL if usage.final else PARTIAL
         else:
-            kind = FINAL if self._body else PARTIAL if call.first_event_ms else UNKNOWN
+            kind = FINAL if self._body is not None else PARTIAL if call.first_event_ms else UNKNOWN
         return call.record(kind, ending.outcome, ending.end.code, version)
 
 

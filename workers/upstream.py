@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -58,9 +59,22 @@ DECODED_BYTES = 64 << 20
 READ_BYTES = 64 << 10
 
 
+# What may come out of the libraries while a call is under way.
+_FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around the reading of an answer's body: what breaks there becomes an ``UpstreamError``."""
+    try:
+        yield
+    except _FAILURES as error:
+        raise _mapped(error, "in the middle of its answer", UpstreamTruncated) from error
+
+
 @dataclass(slots=True)
 class Answer:
-    """A provider's answer: its status, the headers that travel back, and its body as it comes."""
+    """A provider's answer: its status, the headers that travel back, and its body, to be read within ``reading``."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -82,7 +96,7 @@ class Answer:
                 async with asyncio.timeout(linger_s):
                     async for _ in self.body:
                         pass
-        except (UpstreamError, TimeoutError):
+        except (UpstreamError, *_FAILURES, TimeoutError):
             pass  # the connection is lost for the next call, nothing else
         finally:
             await self._response.aclose()
@@ -103,7 +117,7 @@ class Upstream:
         return line.provider if line else None
 
     def scrub(self, name: str, text: bytes) -> bytes:
-        """An error body without the provider's key: some quote the key they did not like."""
+        """A text of this provider's without its key."""
         return self._lines[name].scrub(text)
 
     async def close(self) -> None:
@@ -157,8 +171,8 @@ class _Line:
         request = httpx.Request("POST", url, headers=headers, content=content, extensions={"timeout": timeout})
         try:
             response = await self.transport.handle_async_request(request)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise _mapped(error, "before it answered") from error
+        except (*_FAILURES, ValueError) as error:
+            raise _mapped(error, "before it answered", UpstreamUnreachable) from error
         if 300 <= response.status_code < 400:
             await response.aclose()
             raise UpstreamProtocolError(
@@ -168,7 +182,7 @@ class _Line:
             response.status_code,
             [(name, value) for name, value in response.headers.items() if name not in NOT_PASSED_BACK],
             response.headers.get("content-type", ""),
-            _body(response),
+            aiter(_body(response)),
             response,
         )
 
@@ -181,25 +195,25 @@ async def _one_by_one(pieces: list[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _body(response: httpx.Response) -> AsyncIterator[bytes]:
-    encoded = response.headers.get("content-encoding", "identity") != "identity"
-    try:
-        if not encoded:
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            async for chunk in response.stream:
-                yield chunk
-            return
-        size = 0
-        async for chunk in response.aiter_bytes():
-            size += len(chunk)
-            if size > DECODED_BYTES:
-                raise UpstreamProtocolError(f"the provider's answer decodes to more than {DECODED_BYTES} bytes")
-            yield chunk
-    except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
-        raise _mapped(error, "in the middle of its answer", UpstreamTruncated) from error
+def _body(response: httpx.Response) -> AsyncIterable[bytes]:
+    """As it comes: a layer of our own around it would be paid for with every event."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        return _decoded(response)
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return response.stream
 
 
-def _mapped(error: Exception, when: str, broken: type[UpstreamError] = UpstreamUnreachable) -> UpstreamError:
+async def _decoded(response: httpx.Response) -> AsyncIterator[bytes]:
+    """A body whose provider compressed it although asked not to."""
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > DECODED_BYTES:
+            raise UpstreamProtocolError(f"the provider's answer decodes to more than {DECODED_BYTES} bytes")
+        yield chunk
+
+
+def _mapped(error: Exception, when: str, broken: type[UpstreamError]) -> UpstreamError:
     """A library's failure in our words; its own text may quote a header, and so a key."""
     if isinstance(error, httpx.DecodingError | zlib.error):
         return UpstreamProtocolError("the provider's answer does not decode as its content-encoding says")

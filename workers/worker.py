@@ -25,7 +25,7 @@ from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegis
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
-from relay import descriptors
+from relay import process
 from relay.broker.commands import Commands
 from relay.broker.connections import Link, RedisError, address, blocking_client
 from relay.broker.keys import Keys
@@ -66,13 +66,14 @@ class RelayWorker(BaseWorker):
             raise ValueError("a relay worker serves exactly one queue")
         self.settings = settings or load({"queue": self.queues[0].name})
         self.log_job_description = False
+        self.signed_on = False
 
     def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **__: Any) -> bool:
         """Take jobs until told to stop; ``burst``: until the queue is empty, ``max_jobs``: until so many are done.
 
         RQ's other options are about things we have no use for: a scheduler process, logging, several queues.
         """
-        self.register_birth()  # type: ignore[no-untyped-call]
+        self.sign_on()
         try:
             return uvloop.run(Shift(self, burst, max_jobs).run()) > 0
         finally:
@@ -80,6 +81,14 @@ class RelayWorker(BaseWorker):
                 self.register_death()  # type: ignore[no-untyped-call]
             except redis.RedisError as error:
                 log.warning("could not sign off from Redis: %s", type(error).__name__)
+
+    def sign_on(self) -> None:
+        """Register with RQ. A full Redis refuses, and must be worked empty all the same: the heartbeat tries again."""
+        try:
+            self.register_birth()  # type: ignore[no-untyped-call]
+            self.signed_on = True
+        except redis.OutOfMemoryError:
+            log.warning("Redis is full: this worker is not registered with RQ yet")
 
     def housekeep(self) -> None:
         """Remove what has expired from RQ's registries and from its set of workers. Blocks: run it in a thread.
@@ -135,6 +144,7 @@ class Shift:
                 self._watch(),
             )
         ]
+        process.settle()
         taking = asyncio.create_task(self._take())
         print(f"ready worker {self._worker.name}", flush=True)  # noqa: T201 - the supervisor's contract
         try:
@@ -167,7 +177,8 @@ class Shift:
             if popped and (self._stop.is_set() or self._suspended):
                 await self._leases.put_back(popped)
                 continue
-            await self._claim([popped] if popped else [], min(room - 1, TAKE_ALONG))
+            taken = [popped] if popped else []
+            await self._claim(taken, min(room - len(taken), TAKE_ALONG))
 
     async def _pop(self) -> str | None:
         return None if self._burst else await self._leases.pop(POP_S)
@@ -253,6 +264,8 @@ class Shift:
         for task, code in zip(tasks, await self._leases.heartbeat([task.lease for task in tasks]), strict=True):
             if code:
                 task.refused(code)
+        if not self._worker.signed_on:
+            await asyncio.to_thread(self._worker.sign_on)
         record: Any = Recorder()  # where RQ expects a pipeline
         state = WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.BUSY if tasks else WorkerStatus.IDLE
         self._worker.set_state(state.value, pipeline=record)
@@ -313,7 +326,9 @@ class Shift:
             case "stop-job":
                 self._cancel(lambda task: task.lease.job.id == command.get("job_id"))
             case "stop-execution":
-                self._cancel(lambda task: task.lease.id == command.get("execution_id"))
+                # Jobs that were claimed in one call may have leases of one name.
+                wanted = (command.get("job_id"), command.get("execution_id"))
+                self._cancel(lambda task: (task.lease.job.id, task.lease.id) == wanted)
 
     def _cancel(self, wanted: Callable[[Task], bool]) -> None:
         for task in filter(wanted, list(self._tasks.values())):
@@ -341,5 +356,4 @@ def _name() -> str:
 
 def start(settings: Settings) -> None:
     """Run one worker with these settings until it is told to stop."""
-    descriptors.allow_many()
     RelayWorker([settings.queue], connection=blocking_client(settings.redis_url), settings=settings).work()

@@ -12,6 +12,7 @@ are made to be repeated, and their callers decide when.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Sequence
@@ -23,15 +24,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from relay.broker.scripts import Script
 
@@ -55,10 +48,8 @@ CONNECT_TIMEOUT_S = 2.0
 _ERRORS: dict[str, type[RedisError]] = {
     "NOSCRIPT": NoScriptError,
     "OOM": OutOfMemoryError,
-    # Not able to serve now, as if it were not there: a restart or a failover is under way.
-    "LOADING": BusyLoadingError,
-    "READONLY": ReadOnlyError,
-    "MASTERDOWN": ConnectionError,
+    # Not able to serve now, as if it were not there: a restart or a failover is under way, or a disk is full.
+    **dict.fromkeys(("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF"), ConnectionError),
 }
 
 
@@ -103,6 +94,7 @@ class Wire(asyncio.Protocol):
         self._link = link
         self._reader = hiredis.Reader(replyError=_error)
         self._timer: asyncio.TimerHandle | None = None
+        self._unsent: list[bytes] = []
         self.pending: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self.transport: asyncio.Transport | None = None
         self.lost: ConnectionError | None = None
@@ -128,16 +120,25 @@ class Wire(asyncio.Protocol):
         if self.lost or self.transport is None:
             reply.set_exception(self.lost or ConnectionError("not connected to Redis"))
             return reply
-        self.transport.write(hiredis.pack_command(command))
+        self.write(*command)
         self.pending.append((loop.time() + timeout_s, reply))
         if self._timer is None:
             self._timer = loop.call_later(timeout_s, self._check_timeout)
         return reply
 
     def write(self, *command: Any) -> None:
-        """Send a command whose reply nobody waits for here: SUBSCRIBE and its kind."""
+        """Send a command whose reply nobody waits for here: SUBSCRIBE and its kind.
+
+        All commands of one turn of the loop leave in one system call, and Redis reads them in one.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._write_out)
+        self._unsent.append(hiredis.pack_command(command))
+
+    def _write_out(self) -> None:
+        unsent, self._unsent = self._unsent, []
         if self.transport is not None and not self.lost:
-            self.transport.write(hiredis.pack_command(command))
+            self.transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     def answer(self, reply: Any) -> None:
         """Hand a reply to the oldest command."""
@@ -149,8 +150,8 @@ class Wire(asyncio.Protocol):
             return
         if isinstance(reply, Exception):
             waiting.set_exception(reply)
-            if isinstance(reply, BusyLoadingError | ReadOnlyError):
-                self.drop("Redis is starting or is no longer the primary")
+            if isinstance(reply, ConnectionError):
+                self.drop("Redis cannot serve now")
         else:
             waiting.set_result(reply)
 
@@ -237,6 +238,9 @@ class Link:
                 reason = f"cannot reach Redis: {error or type(error).__name__}"
                 wire.drop(reason)
                 raise ConnectionError(f"{self.name}: {reason}") from error
+            except BaseException:  # the caller has left; nobody would close what is half open
+                wire.drop("given up")
+                raise
             self.wire = wire
             return wire
 
@@ -273,4 +277,4 @@ class Link:
             greetings.append(("AUTH", user, password) if user else ("AUTH", password))
         if db := self._options.get("db"):
             greetings.append(("SELECT", db))
-        return [*greetings, ("CLIENT", "SETNAME", self.name)]
+        return [*greetings, ("CLIENT", "SETNAME", re.sub("[^!-~]", "-", self.name))]

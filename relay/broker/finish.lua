@@ -61,15 +61,18 @@ end
 local ttl = tonumber(ARGV[5])
 redis.call('HSET', KEYS[2], 'status', ARGV[10], 'ended_at', ARGV[12], 'last_heartbeat', ARGV[12])
 redis.call('EXPIRE', KEYS[2], ttl)
-local result = {'type', ARGV[11], 'worker_name', at[5], 'execution_id', lease}
+local result = {'type', ARGV[11], 'worker_name', at[5], 'execution_id', lease,
+  'execution_started_at', at[6] / 1000, 'execution_ended_at', now / 1000}
 if ARGV[15] ~= '' then
-  result[7], result[8] = 'exc_string', ARGV[15]
+  result[#result + 1], result[#result + 2] = 'exc_string', ARGV[15]
 end
 redis.call('XADD', KEYS[11], 'MAXLEN', 10, '*', unpack(result))
 redis.call('EXPIRE', KEYS[11], ttl)
 redis.call('ZADD', KEYS[10], ARGV[13] + ttl, id)
-redis.call('HINCRBY', KEYS[5], ARGV[11] == '1' and 'successful_job_count' or 'failed_job_count', 1)
-redis.call('HINCRBYFLOAT', KEYS[5], 'total_working_time', (now - at[6]) / 1000)
+if redis.call('EXISTS', KEYS[5]) == 1 then -- a worker that could not register (a full Redis) has no record yet
+  redis.call('HINCRBY', KEYS[5], ARGV[11] == '1' and 'successful_job_count' or 'failed_job_count', 1)
+  redis.call('HINCRBYFLOAT', KEYS[5], 'total_working_time', (now - at[6]) / 1000)
+end
 redis.call('DEL', KEYS[7])
 redis.call('ZREM', KEYS[9], id .. ':' .. lease)
 redis.call('ZREM', KEYS[8], lease)

@@ -42,7 +42,7 @@ class Outlet:
 
     __slots__ = (
         *("_count", "_draft", "_drained", "_events", "_head", "_publisher"),
-        *("buffered", "dirty", "flying", "key", "lease", "lost", "refused", "sequence"),
+        *("buffered", "closing", "dirty", "flying", "key", "lease", "lost", "refused", "sequence"),
     )
 
     def __init__(self, publisher: Publisher, key: str, lease: Lease, refused: Callable[[int], None]) -> None:
@@ -57,6 +57,7 @@ class Outlet:
         self.refused = refused
         self.sequence = 0  # of the last event handed to a flush
         self.buffered = 0  # bytes of the ready events
+        self.closing = False  # waits for a flush to end it; what is ready goes with the end, never before it
         self.dirty = False
         self.flying = False  # a flush carries frames of it
         self.lost = 0
@@ -201,7 +202,7 @@ class Publisher:
         drafts: list[Any] = []
         for outlet in dirty:
             outlet.dirty = False
-            if outlet.lost:
+            if outlet.lost or outlet.closing:
                 continue
             lease = outlet.lease
             for before, after, frame in outlet.take():
@@ -229,8 +230,10 @@ class Publisher:
         ``head`` and ``body`` are for an answer that is no stream: it goes out whole, with the end. ``usage`` is empty
         when the provider was not called.
         """
+        outlet.closing = True
         while outlet.flying and self._flying is not None:
             await asyncio.shield(self._flying)  # what it carries comes first
+        outlet.closing = False
         if outlet.lost:
             return outlet.lost
         before = outlet.sequence

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,7 +56,7 @@ class Reader:
         self._cursor = cursor
         self._shown = cursor.sequence > 0  # events were delivered: another generation must not follow them
         self._from_log = from_log
-        self._queue: deque[Frame] = deque()
+        self._queue: list[Frame] = []
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
@@ -89,7 +88,7 @@ class Reader:
                     return frames
                 continue
             if self._queue:
-                waiting, self._queue, self._bytes = self._queue, deque(), 0
+                waiting, self._queue, self._bytes = self._queue, [], 0
                 frames, hole = self._accept(waiting)
                 if hole:
                     self._subscriber.gap_rereads += 1

@@ -1,27 +1,27 @@
 """The body of a client's request: evidence, not material.  It is kept as bytes, looked at once, and never rebuilt.
 
-The ingress peeks at it, a worker puts the routed model name in; nothing else in it ever changes.  A megabyte of small
-tokens takes longer to look at than an event loop may stall, so big bodies are peeked at in another process: what goes
-in and out can be pickled, ``InvalidRequest`` included.
+The ingress looks at it, and finds where a worker has to put the routed model name, which is all that ever changes in
+it; the worker goes by these positions (``relay.core.pieces``) and calls nothing here.  A megabyte of small tokens takes
+longer to look at than an event loop may stall, so big bodies are looked at in another process: what goes in and out can
+be pickled, ``InvalidRequest`` included.
 
 Unlike a provider it refuses only what is certainly wrong: unknown members, values and block types pass.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
-
-import orjson
 
 from relay.core import cache_control, document
 from relay.core.cache_control import Breakpoint, Ttl, refusal, shown
 from relay.core.document import Outline, Span
 from relay.core.errors import InvalidRequest
 from relay.core.job import Dialect
+from relay.core.pieces import Part, Prefix
 
 Endpoint = Literal["messages", "count_tokens", "chat_completions"]
 
@@ -44,16 +44,6 @@ class Peek:
     def marker_ttls(self) -> tuple[Ttl, ...]:
         """What usage needs to tell 5m writes from 1h writes, where the provider reports only their sum."""
         return tuple(mark.ttl for mark in self.breakpoints)
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixDigest:
-    """SHA-256 of the prompt as it stands in the body, up to and including the marked object at ``path``."""
-
-    path: str
-    ttl: Ttl
-    sha256: str
-    size: int
 
 
 def peek(body: bytes, surface: Dialect, endpoint: Endpoint) -> Peek:
@@ -145,71 +135,46 @@ _MODEL = rb'"model"'
 _MODEL_MEMBER = re.compile(_MODEL + rb'[ \t\n\r]*+:[ \t\n\r]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
 
 
-def with_model(body: bytes, model: str) -> bytes:
-    """``body``, which ``peek`` took, with another value for ``model``: that span only.
+# Who names the model more often than this is up to something; each position travels with the job.
+MODEL_SPANS_MAX = 64
 
-    Where the member is repeated every value is replaced, so that no reader of the bytes sees the name before routing.
+
+def model_spans(body: bytes) -> tuple[Span, ...]:
+    """Where the value of ``model`` stands in a body that ``peek`` took; at most one more than ``MODEL_SPANS_MAX``.
+
+    Where the member is repeated every value counts, so that no reader of the bytes sees the name before routing.
     """
-    return _replaced(body, _model_spans(body), orjson.dumps(model))
-
-
-def _model_spans(body: bytes) -> list[Span]:
-    """A top-level member of that name is there.  If there is but one place where it can be, that is it."""
     at = body.rfind(_MODEL)  # rfind, as find takes two to three times longer here
     if at >= 0 and body.rfind(_MODEL, 0, at) < 0 and body.rfind(_ESCAPED_LETTER) < 0:
+        # A top-level member of that name is there.  If there is but one place where it can be, that is it.
         member = _MODEL_MEMBER.match(body, at)
         if member:
-            return [member.span(1)]
-    return [span for name, span in Outline(body).members() if name == "model"]
+            return (member.span(1),)
+    spans = (span for name, span in Outline(body).members() if name == "model")
+    return tuple(islice(spans, MODEL_SPANS_MAX + 1))
 
 
-def _replaced(body: bytes, spans: list[Span], value: bytes) -> bytes:
-    view, done = memoryview(body), 0
-    pieces: list[bytes | memoryview] = []
-    for start, end in spans:
-        pieces += view[done:start], value
-        done = end
-    return b"".join([*pieces, view[done:]])
-
-
-# What `check` lets through: the limit, and an automatic marker that may not fall on a block of its own. Each digest
-# hashes the prompt anew, and token counting takes any number of markers.
-_DIGESTS_MAX = cache_control.MAX_BREAKPOINTS + 1
+# What `check` lets through: the limit, and an automatic marker that may not fall on a block of its own. Each prefix is
+# hashed anew, and token counting takes any number of markers.
+_PREFIXES_MAX = cache_control.MAX_BREAKPOINTS + 1
 
 _SECTIONS = {"anthropic": ("tools", "system", "messages"), "openai": ("tools", "messages")}
 
 
-def prefix_digests(body: bytes, surface: Dialect) -> list[PrefixDigest]:
-    """A digest for each breakpoint of a body that ``peek`` took, in processing order.
-
-    What is hashed: for each of tools, system and messages that is present, in this order and whatever the order in the
-    JSON, its name, a NUL, and the raw text of its value as it stands in the body. The hash stops right after the raw
-    text of the marked object; the automatic breakpoint covers everything. In OpenAI's form there is no ``system``.
-    NUL cannot occur in JSON text, so two different prompts never hash the same bytes.
-    """
-    marks = cache_control.breakpoints(document.parse(body), surface)
+def prefixes(body: bytes, surface: Dialect) -> tuple[Prefix, ...]:
+    """The prompt up to each breakpoint of a body that ``peek`` took, in processing order."""
+    marks = cache_control.breakpoints(document.parse(body), surface)[:_PREFIXES_MAX]
+    if not marks:
+        return ()
     outline = Outline(body)
     sections = [name for name in _SECTIONS[surface] if name in outline.children("")]
-    digests = []
-    for mark in marks[:_DIGESTS_MAX]:
-        sha256, size = hashlib.sha256(), 0
-        for piece in _prompt(memoryview(body), outline, sections, mark.path):
-            sha256.update(piece)
-            size += len(piece)
-        digests.append(PrefixDigest(mark.path, mark.ttl, sha256.hexdigest(), size))
-    return digests
+    return tuple(Prefix(mark.path, mark.ttl, tuple(_parts(outline, sections, mark.path))) for mark in marks)
 
 
-def _prompt(body: memoryview, outline: Outline, sections: list[str], path: str) -> Iterator[bytes | memoryview]:
+def _parts(outline: Outline, sections: list[str], path: str) -> Iterator[Part]:
     for name in sections:
         start, end = outline.span(name)
-        is_last = path.startswith(f"{name}.")
-        yield f"{name}\0".encode()
-        yield body[start : outline.span(path)[1] if is_last else end]
-        if is_last:
+        if path.startswith(f"{name}."):
+            yield name, start, outline.span(path)[1]
             return
-
-
-def digest_header(digests: list[PrefixDigest]) -> str:
-    """The digests as the value of a response header: ``system.0=<hex>, messages.2.content.0=<hex>``."""
-    return ", ".join(f"{digest.path or 'body'}={digest.sha256}" for digest in digests)
+        yield name, start, end

@@ -15,6 +15,9 @@ from typing import Any, Literal
 import orjson
 from uuid_utils import uuid7
 
+from relay.core.document import Span
+from relay.core.pieces import Prefix
+
 Dialect = Literal["anthropic", "openai"]
 
 QUEUED, CLAIMED, DISPATCHED, STREAMING = "queued", "claimed", "dispatched", "streaming"
@@ -59,7 +62,8 @@ class Job:
     body_pieces: int  # 0: small enough to come with the job itself
     marker_ttls: tuple[str, ...] = ()
     on_disconnect: OnDisconnect = "cancel"
-    digests: bool = False  # the client asked for the SHA-256 of its prompt at each breakpoint
+    model_spans: tuple[Span, ...] = ()  # where ``target`` goes in the body; none where it is ``model``
+    prefixes: tuple[Prefix, ...] = ()  # whose SHA-256 the client asked for
 
     def encode(self) -> dict[str, str | int]:
         """As the fields of a Redis hash."""
@@ -80,7 +84,8 @@ class Job:
             "body_pieces": self.body_pieces,
             "marker_ttls": ",".join(self.marker_ttls),
             "on_disconnect": self.on_disconnect,
-            "digests": int(self.digests),
+            "model_spans": orjson.dumps(self.model_spans).decode(),
+            "prefixes": orjson.dumps(self.prefixes).decode(),
         }
 
     @classmethod
@@ -98,7 +103,8 @@ _READ: dict[str, Callable[[str], Any]] = {
     "body_bytes": int,
     "body_pieces": int,
     "marker_ttls": lambda text: tuple(filter(None, text.split(","))),
-    "digests": lambda text: text == "1",
+    "model_spans": lambda text: tuple(map(tuple, orjson.loads(text))),
+    "prefixes": lambda text: tuple(map(Prefix.decode, orjson.loads(text))),
 }
 
 

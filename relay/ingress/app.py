@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from relay.core.errors import InvalidRequest, MethodNotAllowed, NotFound, RelayError, Surface, body_of
-from relay.ingress.documentation import DESCRIPTION
+from relay.ingress.documentation import DESCRIPTION, openapi
 from relay.ingress.exchange import Receive, Scope, Send, error_headers, new_request_id, unforeseen
 from relay.ingress.jobs import Jobs
 from relay.ingress.models import Models
@@ -52,7 +53,7 @@ class App:
             await _not_allowed(Request(scope), "POST")(scope, receive, send)
             return
         if scope["method"] == "HEAD" and not scope["path"].endswith("/stream"):
-            # Answered as GET; uvicorn still has the scope as it came, and leaves the body out.
+            # Answered as GET; uvicorn still has the scope as it came, and leaves the body out. A stream has no end.
             scope = {**scope, "method": "GET"}
         # Starlette raises again what its handlers have answered and we have logged.
         with contextlib.suppress(Exception):
@@ -69,7 +70,7 @@ def surface_of(path: str, headers: Mapping[str, str]) -> Surface:
 
 def _api(ingress: Ingress) -> FastAPI:
     version = metadata.version("llm-relay")
-    api = FastAPI(title="relay", description=DESCRIPTION, version=version, redoc_url=None, redirect_slashes=False)
+    api = _Documented(title="relay", description=DESCRIPTION, version=version, redoc_url=None, redirect_slashes=False)
     for part in (Jobs(ingress), Models(ingress), Operations(ingress)):
         api.include_router(part.router())
     api.add_exception_handler(RelayError, _on_relay_error)
@@ -77,6 +78,12 @@ def _api(ingress: Ingress) -> FastAPI:
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(Exception, _on_unforeseen)
     return api
+
+
+class _Documented(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        self.openapi_schema = self.openapi_schema or openapi(self)
+        return self.openapi_schema
 
 
 # Starlette's type for handlers knows no subclass of Exception; each is registered for the class it asserts.

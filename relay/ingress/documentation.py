@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from fastapi import Depends
+from fastapi import Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, Field
 
@@ -61,13 +62,28 @@ _EXAMPLES: dict[int, RelayError] = {
 }
 
 
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of an endpoint that can fail in these ways."""
-    return {
-        status: {
-            "model": Problem,
-            "description": _EXAMPLES[status].code.replace("_", " ").capitalize(),
-            "content": {"application/problem+json": {"example": orjson.loads(body_of(_EXAMPLES[status], "relay"))}},
-        }
-        for status in statuses
-    }
+    return {status: _response(_EXAMPLES[status]) for status in statuses}
+
+
+def _response(error: RelayError) -> dict[str, Any]:
+    example = orjson.loads(body_of(error, "relay"))
+    content = {"application/problem+json": {"schema": _PROBLEM, "example": example}}
+    return {"description": example["title"], "content": content}
+
+
+def openapi(api: FastAPI) -> dict[str, Any]:
+    """The schema, with our form of errors instead of FastAPI's: what does not validate is a 400 here."""
+    schema = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+    schemas = schema["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas["Problem"] = Problem.model_json_schema()
+    return schema

@@ -173,6 +173,7 @@ class Jobs:
                 **problems(400, 401, 403, 404, 410, 503),
             },
         )
+        router.add_api_route("/stream", self.stream, methods=["HEAD"], include_in_schema=False)
         return router
 
     async def show(self, request: Request, job_id: JobId) -> JobView:
@@ -197,6 +198,8 @@ class Jobs:
         # A reconnecting EventSource still has the query of its first request; the header is newer.
         given = last_event_id or from_query
         cursor = _cursor(given) if given else START
+        if request.method == "HEAD":
+            return _without_length(Response(media_type="text/event-stream"))
         reader = await self._ingress.subscriber.open(job_id, cursor)
         try:
             first = await _first_of(reader) if status.ended else []
@@ -234,7 +237,8 @@ class _Events(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, "relay")
         exchange.job_id, exchange.unread = self._job.id, False
-        watch = Watch(self._reader, exchange, self._ingress.watches, KEEP_ALIVE_S)
+        quiet_s = min(KEEP_ALIVE_S, self._ingress.settings.heartbeat_s)
+        watch = Watch(self._reader, exchange, self._ingress.watches, quiet_s)
         try:
             await JobStream(exchange, watch, self._job.surface).send(self._first)
         except ClientGone:
@@ -243,6 +247,11 @@ class _Events(Response):
             await exchange.fail_unforeseen(error)
         finally:
             watch.close()
+
+
+def _without_length(response: Response) -> Response:
+    del response.headers["content-length"]
+    return response
 
 
 async def _first_of(reader: Reader) -> list[Frame]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import uvicorn
 
-from relay import descriptors
+from relay import process
 from relay.core.errors import RelayError
 from relay.ingress.app import App
 from relay.ingress.protocol import Connection
@@ -38,7 +38,6 @@ CLOSING_S = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is done."""
-    descriptors.allow_many()
     config = uvicorn.Config(
         App(ingress := Ingress(settings)),
         host=settings.host,
@@ -74,6 +73,7 @@ class Server(uvicorn.Server):
         except RelayError as error:
             raise SystemExit(f"relay: RELAY_API_KEY: {error.message}") from None
         await super().startup(sockets)
+        process.settle()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         sys.stdout.write(f"ready ingress http://{f'[{host}]' if ':' in host else host}:{port}\n")
         sys.stdout.flush()

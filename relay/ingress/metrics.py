@@ -11,7 +11,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -37,8 +37,9 @@ _NAME = re.compile(r"[^a-zA-Z0-9_]")
 class Metrics(Collector):
     """One ingress's figures.  ``queue`` and ``workers`` are set by whoever asked Redis, just before they are shown."""
 
-    def __init__(self, subscriber: Subscriber, watches: set[Watch]) -> None:
+    def __init__(self, subscriber: Subscriber, watches: set[Watch], link_losses: Callable[[], int]) -> None:
         self._subscriber = subscriber
+        self._link_losses = link_losses
         self._watches = watches
         self._requests: Counter[tuple[str, int]] = Counter()
         self._first_s = [0] * (len(BUCKETS_S) + 1)
@@ -94,6 +95,7 @@ class Metrics(Collector):
             ("gap_rereads", "Readers sent to the log by a hole in what they got live.", subscriber.gap_rereads),
             ("tail_rereads", "Readers sent to the log by the check after a silence.", subscriber.tail_rereads),
             ("resubscribes", "Lost and regained pub/sub connections.", subscriber.resubscribes),
+            ("redis_losses", "Lost connections for everything else.", self._link_losses()),
         ):
             yield CounterMetricFamily(f"relay_ingress_{name}", help_text, value)
 

@@ -10,7 +10,8 @@ import time
 
 from relay.broker.queue import pieces_of
 from relay.broker.subscriber import Reader
-from relay.core.body import Endpoint
+from relay.core.body import MODEL_SPANS_MAX, Endpoint, model_spans
+from relay.core.document import Span
 from relay.core.errors import InvalidRequest, RelayError
 from relay.core.job import Dialect, Job, new_id
 from relay.core.routing import Target
@@ -87,9 +88,10 @@ class Native:
                 body_bytes=len(body),
                 body_pieces=pieces_of(len(body)),
                 marker_ttls=facts.marker_ttls,
-                digests=asked,
                 provider=target.provider,
                 target=target.model,
+                model_spans=_renamed(body, facts, target),
+                prefixes=facts.prefixes,
             )
             reader = await ingress.subscriber.open(job.id, fresh=True)
             try:
@@ -100,7 +102,7 @@ class Native:
         finally:
             ingress.bodies.drop(body)
         exchange.job_id = job.id
-        return job.stream, reader, _digests(facts) if asked else []
+        return job.stream, reader, _digests(facts)
 
     def _target(self, model: str) -> Target:
         """Where the request goes.  Raises ``NotFound``, and ``InvalidRequest`` where only a translation would do."""
@@ -123,5 +125,15 @@ def _query(scope: Scope) -> str:
     return query
 
 
+def _renamed(body: bytes, facts: Facts, target: Target) -> tuple[Span, ...]:
+    """Where the worker has to write the target's name for the model.  Raises ``InvalidRequest``."""
+    if target.model == facts.model:
+        return ()
+    spans = facts.model_spans or model_spans(body)  # a small body is looked through here, and only if need be
+    if len(spans) > MODEL_SPANS_MAX:
+        raise InvalidRequest(f"model: The member may not be repeated more than {MODEL_SPANS_MAX} times.", param="model")
+    return spans
+
+
 def _digests(facts: Facts) -> HeaderList:
-    return [(b"x-relay-prompt-sha256-received", facts.digests.encode())]
+    return [(b"x-relay-prompt-sha256-received", facts.digests.encode())] if facts.digests else []

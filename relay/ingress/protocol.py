@@ -10,25 +10,25 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from relay.core.errors import InvalidRequest, RelayError, RequestTimeout, body_of
 from relay.ingress.app import surface_of
+from relay.ingress.exchange import error_headers, new_request_id
 
 # Four times what an SDK sends with every beta switched on; nginx takes 8 KiB a line, Node 16 KiB in all.
 HEAD_BYTES = 16 << 10
-
-# A request that trickles in is an attack or a dead link. A big one may take longer than this as long as it moves:
-# 64 KiB/s brings 20 MB of images over a poor uplink in 5 minutes, and makes it dear to hold a connection open.
-REQUEST_S = 30.0
-SLOWEST_BYTES_PER_S = 64 << 10
 
 # A peer that neither takes what we send nor answers for so long is gone, whatever its socket says. A slow reader makes
 # some progress in that time.
 DEAD_S = 300
 PROBE_AFTER_S, PROBE_EVERY_S, PROBES = 60, 15, 4
+
+_HEAD_TOO_LARGE = InvalidRequest(f"The head of the request is larger than {HEAD_BYTES} bytes.")
+_NOT_HTTP = InvalidRequest("This is not a valid HTTP/1.1 request.")
 
 
 class Connection(HttpToolsProtocol):
@@ -37,14 +37,18 @@ class Connection(HttpToolsProtocol):
     ``on_lost`` is called when the client is gone; whoever sets it looks at ``is_lost`` as well.
     """
 
+    # A request that trickles in is an attack or a dead link. A big one may take longer, as long as it moves: 64 KiB/s
+    # brings 20 MB of images over a poor uplink in 5 minutes, and makes it dear to hold a connection open.
+    request_s = 30.0
+    slowest_bytes_per_s = 64 << 10
+
     # Beside uvicorn's 30 attributes, which is where a class's instances stop sharing the keys of their dictionaries.
-    __slots__ = ("_began_s", "_clock", "_is_coming", "_received", "_size", "is_lost", "on_lost")
+    __slots__ = ("_began_s", "_clock", "_in_head", "_is_coming", "_received", "is_lost", "on_lost")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.is_lost = False
         self.on_lost: Callable[[], None] | None = None
-        self._is_coming = False  # a request has begun to arrive, and not all of it has
-        self._size = 0  # of its head
+        self._is_coming = self._in_head = False  # a request has begun to arrive, and not all of it, or of its head, has
         self._clock: asyncio.TimerHandle | None = None
         super().connection_made(HeadHolding(transport, self.loop))  # type: ignore[arg-type]
         _notice_death(transport.get_extra_info("socket"))
@@ -59,24 +63,24 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._clock is not None:
-            self._received += len(data)
-        elif self._is_coming and not self.transport.is_closing():
+        if not self._is_coming or self.transport.is_closing():
+            return
+        if self._clock is None:
             self._start_clock()
+        self._received += len(data)
+        if self._in_head and self._received > HEAD_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["state"]["connection"] = self
-        self._is_coming = True
-        self._size = 0
+        self._is_coming = self._in_head = True
 
-    def on_url(self, url: bytes) -> None:
-        self._grow(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._grow(len(name) + len(value))
-        super().on_header(name, value)
+    def on_headers_complete(self) -> None:
+        if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > HEAD_BYTES:
+            raise ValueError("the head is too large")  # which the parser takes as the end of its work
+        self._in_head = False
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._is_coming = False
@@ -86,18 +90,13 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn does with a request that its parser cannot take."""
-        large = f"The head of the request is larger than {HEAD_BYTES} bytes."
-        self._refuse(InvalidRequest(large if self._size > HEAD_BYTES else "This is not a valid HTTP/1.1 request."))
-
-    def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > HEAD_BYTES:
-            raise ValueError("the head is too large")  # which the parser takes as the end of its work
+        whole = sum(map(len, chain.from_iterable(getattr(self, "headers", None) or ())))
+        self._refuse(_HEAD_TOO_LARGE if whole > HEAD_BYTES else _NOT_HTTP)
 
     def _start_clock(self) -> None:
         self._received = 0
         self._began_s = self.loop.time()
-        self._clock = self.loop.call_later(REQUEST_S, self._look)
+        self._clock = self.loop.call_later(self.request_s, self._look)
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -106,7 +105,7 @@ class Connection(HttpToolsProtocol):
 
     def _look(self) -> None:
         """Time is up, unless enough has come to deserve more of it."""
-        left_s = self._began_s + REQUEST_S + self._received / SLOWEST_BYTES_PER_S - self.loop.time()
+        left_s = self._began_s + self.request_s + self._received / self.slowest_bytes_per_s - self.loop.time()
         if left_s > 0:
             self._clock = self.loop.call_later(left_s, self._look)
             return
@@ -118,10 +117,12 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: RelayError) -> None:
         """Answer what no handler will, in the shape of the surface it was meant for as far as that can be told."""
-        surface = surface_of(self.url.decode("latin-1").partition("?")[0], {})
-        body = body_of(error, surface)
-        status = f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\n"
-        self.transport.write(f"{status}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
+        path = getattr(self, "url", b"").decode("latin-1").partition("?")[0]
+        surface, request_id = surface_of(path, {}), new_request_id()
+        body = body_of(error, surface, request_id)
+        headers = [*error_headers(error, surface, request_id), (b"content-length", b"%d" % len(body))]
+        lines = [b"%b: %b" % header for header in [*headers, (b"connection", b"close")]]
+        self.transport.write(b"\r\n".join([b"HTTP/1.1 %d " % error.status, *lines, b"", body]))
         self.transport.close()
 
 

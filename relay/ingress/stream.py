@@ -41,6 +41,8 @@ class Head(NamedTuple):
     def decode(cls, data: bytes) -> Head:
         head = orjson.loads(data)
         status, headers = head["status"], head["headers"]
+        if not 200 <= status < 600:
+            status = UpstreamProtocolError.status  # there are servers that answer 999; HTTP has no such thing to say
         types = [value for name, value in headers if name == "content-type"]
         return cls(status, headers, status == 200 and bool(types) and types[0].lower().startswith("text/event-stream"))
 
@@ -104,6 +106,8 @@ class NativeAnswer:
 
     async def _keep_alive(self) -> None:
         exchange = self._exchange
+        if not exchange.begun and self._head is not None:
+            return  # the rest of an answer that is no stream is on its way
         if not exchange.begun:
             await exchange.begin(200, [*EVENT_STREAM, *self._extra])
             self._watch.expect(self._heartbeat_s)
@@ -132,7 +136,7 @@ class JobStream:
     Errors take the form of the surface where the job came in, as everything in the stream does.
     """
 
-    __slots__ = ("_body", "_exchange", "_head", "_last", "_surface", "_watch")
+    __slots__ = ("_body", "_exchange", "_head", "_surface", "_watch")
 
     def __init__(self, exchange: Exchange, watch: Watch, surface: Dialect) -> None:
         self._exchange = exchange

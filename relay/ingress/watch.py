@@ -63,8 +63,9 @@ class Watch:
 
     def expect(self, quiet_s: float) -> None:
         """Go on with another measure of silence."""
-        if self._quiet_s is not None and self._timer is not None and quiet_s < self._quiet_s:
-            self._timer.cancel()
+        if self._quiet_s is None or quiet_s < self._quiet_s:
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = self._loop.call_later(quiet_s, self._look)
         self._quiet_s = quiet_s
 
@@ -102,4 +103,3 @@ class Watch:
 def stop_all(watches: Iterable[Watch]) -> None:
     for watch in list(watches):
         watch.stop()
-

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from relay.broker.api_keys import ApiKeys
-from relay.broker.connections import Link, address, client
+from relay.broker.connections import Link, Wire, address, client
 from relay.broker.keys import Keys
 from relay.broker.queue import Queue
 from relay.broker.subscriber import Subscriber
@@ -23,6 +23,16 @@ log = logging.getLogger("relay.ingress")
 _KEY_RETRY_S = 0.5
 
 
+class CountingLink(Link):
+    """A link that knows how often it was lost."""
+
+    losses = 0
+
+    def dropped(self, wire: Wire) -> None:
+        self.losses += wire is self.wire
+        super().dropped(wire)
+
+
 class Ingress:
     """Made outside the event loop, started inside it.  ``draining``: asked to stop, and no longer ready."""
 
@@ -34,12 +44,12 @@ class Ingress:
         self.bodies = Bodies(settings.body_limit_bytes)
         self.inspector = Inspector()
         where, keys = address(settings.redis_url), Keys(settings.partition)
-        self._link = Link(where, "relay-ingress")
+        self._link = CountingLink(where, "relay-ingress")
         self._client = client(settings.redis_url)
         self.api_keys = ApiKeys(self._client)
         self.queue = Queue(self._link, keys, settings)
         self.subscriber = Subscriber(where, self._link, keys)
-        self.metrics = Metrics(self.subscriber, self.watches)
+        self.metrics = Metrics(self.subscriber, self.watches, lambda: self._link.losses)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -72,3 +82,4 @@ class Ingress:
     async def _store_key_later(self) -> None:
         while not await self._store_key():  # noqa: ASYNC110 - Redis tells nobody when it is back
             await asyncio.sleep(_KEY_RETRY_S)
+        self.api_keys = ApiKeys(self._client)  # the old one may have seen just now that there is no such key

@@ -25,7 +25,7 @@ def main() -> None:
     if unknown := set(wanted) - set(names):
         parser.error(f"no such workload: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     chosen = [workload.scaled(options.scale) for workload in WORKLOADS if workload.name in wanted]
-    show(asyncio.run(_measure(chosen, options.workers)), options.workers, Console(width=max(100, Console().width)))
+    show(asyncio.run(_measure(chosen, options.workers)), options.workers, Console(width=max(110, Console().width)))
 
 
 async def _measure(workloads: list[Workload], workers: int) -> list[Measured]:

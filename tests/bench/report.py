@@ -29,16 +29,16 @@ def show(results: Sequence[Measured], workers: int, console: Console) -> None:
 
 
 def _speed(results: Sequence[Measured], title: str) -> Table:
-    table = _table(title, "per second", "CPU", *PARTS, "", "first later", "events later")
+    table = _table(title, "per second", "CPU", "", *PARTS, "first later", "events later")
     for result in results:
         load, workload = result.load, result.workload
         per_s = load["events" if workload.streams else "requests"] / load["window_s"]
         if workload.streams:
-            cpu, unit = _shares(result.cpu_s, load["events"], 1e6), "µs/event"
+            (cpu, *parts), unit = _shares(result.cpu_s, load["events"], 1e6), "µs/event"
         else:
-            cpu, unit = _shares(result.cpu_s, load["requests"], 1e3), "ms/request"
+            (cpu, *parts), unit = _shares(result.cpu_s, load["requests"], 1e3), "ms/request"
         later = [_added(load[name], result.direct[name]) for name in ("first_ms", "delay_ms")]
-        table.add_row(workload.name, f"{per_s:,.0f}", *cpu, unit, *later)
+        table.add_row(workload.name, f"{per_s:,.0f}", cpu, unit, *parts, *later)
     table.caption = "later: by how many ms than the same load without the relay, p50 / p99"
     return table
 
@@ -64,10 +64,10 @@ def _remarks(results: Iterable[Measured]) -> Iterable[str]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left")
-    table.add_column("workload", no_wrap=True)
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", min_width=len(title))
+    table.add_column("", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     return table
 
 

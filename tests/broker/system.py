@@ -24,7 +24,7 @@ from relay.core.frame import Frame, decode
 from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, FAILED, QUEUED, STREAMING, Job, new_id
 from tests.support.wait import wait_until
 
-BODY = b'{"model": "claude-sonnet-4-6", "messages": []}'
+REQUEST = b'{"model": "claude-sonnet-4-6", "messages": []}'
 TENANT = "acme"
 
 RUNNING = (CLAIMED, DISPATCHED, STREAMING)
@@ -47,7 +47,7 @@ class Limits:
     usage_maxlen: int = 1000
 
 
-def make_job(body: bytes = BODY, **facts: Any) -> Job:
+def make_job(body: bytes = REQUEST, **facts: Any) -> Job:
     job = Job(
         id=new_id("0"),
         tenant=TENANT,
@@ -117,7 +117,7 @@ class Broker:
         for link in self._links:
             link.close()
 
-    async def submit(self, body: bytes = BODY, **facts: Any) -> Job:
+    async def submit(self, body: bytes = REQUEST, **facts: Any) -> Job:
         job = make_job(body, **facts)
         await self.queue.submit(job, body)
         return job
@@ -215,8 +215,8 @@ async def flushed(*outlets: Outlet) -> None:
 
 async def frames_of(redis: Redis, keys: Keys, job: Job) -> list[Frame]:
     """A job's log."""
-    entries: Any = await redis.xrange(keys.log(job.id))
-    return [decode(fields["f"].encode()) for _, fields in entries]
+    entries = await redis.execute_command("XRANGE", keys.log(job.id), "-", "+", NEVER_DECODE=True)
+    return [decode(fields[b"f"]) for _, fields in entries]
 
 
 async def usage_records(redis: Redis, keys: Keys) -> list[dict[str, str]]:

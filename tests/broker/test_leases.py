@@ -15,7 +15,7 @@ from relay.core.frame import END, EVENTS, HEAD, Cursor
 from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, FAILED, QUEUED, STREAMING, Job
 from tests.broker.system import (
     ALL_STATES,
-    BODY,
+    REQUEST,
     RUNNING,
     TENANT,
     Broker,
@@ -64,7 +64,7 @@ async def test_a_popped_job_is_claimed_and_leaves_the_intermediate_queue(
     assert popped == job.id
     assert await redis.lrange(broker.rq.intermediate, 0, -1) == [job.id]
     [lease] = await worker.leases.claim([popped], 0)
-    assert (lease.job, lease.attempt, lease.inline) == (job, 1, BODY)
+    assert (lease.job, lease.attempt, lease.inline) == (job, 1, REQUEST)
     assert await redis.llen(broker.rq.intermediate) == 0
     assert await state_of(redis, broker.keys, job) == CLAIMED
 
@@ -322,7 +322,7 @@ async def test_a_job_lost_before_the_call_is_queued_again_ahead_of_others(
 
     assert await queue_of(broker, redis) == [job.id, other.id]
     second = await reaper.claim()
-    assert (second.job, second.attempt, second.inline) == (job, 2, BODY)
+    assert (second.job, second.attempt, second.inline) == (job, 2, REQUEST)
     assert second.generation > lease.generation
     assert await usage_records(redis, broker.keys) == []
 

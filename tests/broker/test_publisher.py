@@ -110,13 +110,9 @@ async def test_an_answer_that_is_no_stream_goes_out_with_its_end(broker: Broker,
     end = End(DONE, status=200)
     assert await worker.publisher.finish(worker.outlet(lease), end, record_of(lease), b'{"status":200}', body) == 1
     assert await evals(redis) == calls + 1
-    raw = redis.connection_pool.connection_kwargs  # bodies are bytes, not text
-    async with Redis(host=raw["host"], port=raw["port"]) as plain:
-        entries = await plain.xrange(broker.keys.log(job.id))
-    frames = [fields[b"f"].partition(b"\n") for _, fields in entries]
-    kinds = [head.decode()[-1] for head, _, _ in frames]
-    assert kinds == [HEAD, BODY, BODY, END]
-    assert b"".join(data for (head, _, data) in frames if head.endswith(b"b")) == body
+    frames = await frames_of(redis, broker.keys, job)
+    assert [frame.kind for frame in frames] == [HEAD, BODY, BODY, END]
+    assert b"".join(frame.data for frame in frames if frame.kind == BODY) == body
 
 
 async def test_an_end_says_what_the_client_has_not_seen(broker: Broker, worker: Worker, redis: Redis) -> None:
@@ -257,6 +253,21 @@ async def test_what_was_lost_is_sent_again_and_logged_once(broker: Broker, redis
             assert [frame.kind for frame in frames].count(END) == 1
         assert len(await usage_records(redis, broker.keys)) == 2
         assert worker.refusals.codes == []
+
+
+@pytest.mark.parametrize("fault", ["lose_reply", "lose_req"])
+async def test_an_end_does_not_overtake_frames_that_must_be_sent_again(
+    broker: Broker, redis: Redis, fault: str
+) -> None:
+    async with slow_worker(broker) as (proxy, worker):
+        [outlet] = await started(worker, broker, 1)
+        proxy.arm(scripts.APPEND.sha, fault)
+        outlet.events(event(1), 1)
+        await wait_until(lambda: outlet.flying)
+        assert await worker.finish(outlet) == 1
+        assert proxy.counts[fault] == 1
+        frames = await frames_of(redis, broker.keys, outlet.lease.job)
+        assert [frame.kind for frame in frames] == [HEAD, EVENTS, END]
 
 
 async def test_a_redis_that_is_away_for_a_while_is_waited_for(broker: Broker, redis: Redis) -> None:

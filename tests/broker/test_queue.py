@@ -10,15 +10,13 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from relay.broker.connections import address
 from relay.broker.queue import PIECE_BYTES, JobStatus
-from relay.broker.subscriber import Subscriber
 from relay.core.errors import NotFound, TooManyRequests, Unavailable
 from relay.core.frame import END, Cursor
 from relay.core.job import CANCELLED, DONE, ENDED, FAILED, QUEUED, STATUS, STREAMING
 from tests.broker.system import (
     ALL_STATES,
-    BODY,
+    REQUEST,
     RUNNING,
     TENANT,
     Broker,
@@ -41,12 +39,12 @@ async def test_an_accepted_job_is_stored_whole(broker: Broker, redis: Redis) -> 
     status = await broker.queue.status(job.id, TENANT)
     assert (status.job, status.state, status.status) == (job, QUEUED, "queued")
     assert (status.generation, status.sequence, status.attempts) == (0, 0, 0)
-    assert await redis.hvals(broker.keys.body(job.id)) == [BODY.decode()]
+    assert await redis.hvals(broker.keys.body(job.id)) == [REQUEST.decode()]
     assert await redis.lrange(broker.rq.queue, 0, -1) == [job.id]
 
 
 async def test_the_answer_counts_the_jobs_ahead(broker: Broker) -> None:
-    assert [await broker.queue.submit(make_job(), BODY) for _ in range(3)] == [0, 1, 2]
+    assert [await broker.queue.submit(make_job(), REQUEST) for _ in range(3)] == [0, 1, 2]
 
 
 async def test_a_large_body_is_kept_in_pieces_byte_for_byte(broker: Broker, worker: Worker) -> None:
@@ -81,7 +79,7 @@ async def test_a_full_queue_takes_nothing_and_keeps_nothing(broker: Broker, redi
     await small.submit()
     await small.submit()
     before = await dump(redis)
-    for body in (BODY, b"x" * (2 * PIECE_BYTES)):
+    for body in (REQUEST, b"x" * (2 * PIECE_BYTES)):
         with pytest.raises(TooManyRequests, match="2 jobs wait") as refusal:
             await small.submit(body)
         assert refusal.value.retry_after_s
@@ -270,7 +268,7 @@ async def memory_full(redis: Redis) -> AsyncIterator[None]:
         await redis.config_set("maxmemory", 0)
 
 
-@pytest.mark.parametrize("body", [BODY, b"x" * (2 * PIECE_BYTES)], ids=["short", "large"])
+@pytest.mark.parametrize("body", [REQUEST, b"x" * (2 * PIECE_BYTES)], ids=["short", "large"])
 async def test_a_full_redis_takes_no_new_job(broker: Broker, redis: Redis, body: bytes) -> None:
     before = await dump(redis)
     async with memory_full(redis):
@@ -302,7 +300,7 @@ async def test_a_redis_that_is_gone_is_said_to_be(broker: Broker) -> None:
     lost = Broker(f"redis://127.0.0.1:{free_port()}/0")
     job = make_job()
     answers = await asyncio.gather(
-        lost.queue.submit(job, BODY),
+        lost.queue.submit(job, REQUEST),
         lost.queue.status(job.id, TENANT),
         lost.queue.cancel(job.id, TENANT),
         lost.queue.counts(),
@@ -327,14 +325,3 @@ async def test_a_blink_of_redis_is_not_noticed_at_the_door(broker: Broker, redis
         assert (await shaky.queue.cancel(job.id, TENANT)).state == CANCELLED
         assert [frame.kind for frame in await frames_of(redis, broker.keys, job)] == [END]
         shaky.close()
-
-
-async def test_a_subscriber_hears_of_a_cancellation_live(broker: Broker) -> None:
-    subscriber = Subscriber(address(broker.url), broker.link, broker.keys)
-    job = make_job()
-    reader = await subscriber.open(job.id, fresh=True)
-    await broker.queue.submit(job, BODY)
-    await broker.queue.cancel(job.id, TENANT)
-    [end] = await reader.read()
-    assert end.kind == END
-    subscriber.close()

@@ -16,7 +16,7 @@ from relay.broker.queue import Queue
 from relay.broker.scripts import NOT_OURS, UNKNOWN, Script
 from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, FAILED, STREAMING
 from tests.broker.system import (
-    BODY,
+    REQUEST,
     TENANT,
     Broker,
     EchoingLink,
@@ -74,7 +74,7 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
 
     async def job_in(state: str) -> Lease:
         job = make_job()
-        await queue.submit(job, BODY)
+        await queue.submit(job, REQUEST)
         [lease] = await worker.leases.claim([], 1)
         if state != CLAIMED:
             await worker.dispatch(lease)
@@ -83,7 +83,7 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
         return lease
 
     # A life without trouble, popped by BLMOVE.
-    await queue.submit(make_job(), BODY)
+    await queue.submit(make_job(), REQUEST)
     popped = await worker.leases.pop(1)
     [lease] = await worker.leases.claim([popped or ""], 3)
     await worker.dispatch(lease)
@@ -113,7 +113,7 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
                 await worker.leases.late_usage(lease, record_of(lease, version=2))
                 await queue.cancel(lease.job.id, TENANT)
     # Popped and forgotten.
-    await queue.submit(make_job(), BODY)
+    await queue.submit(make_job(), REQUEST)
     await worker.leases.pop(1)
     await worker.leases.unstick()
 

@@ -16,12 +16,12 @@ from redis.asyncio import Redis
 
 from relay.broker.connections import address
 from relay.broker.publisher import End, Outlet
-from relay.broker.subscriber import PAGE_FRAMES, QUEUE_BYTES, Reader, Subscriber
+from relay.broker.subscriber import PAGE_FRAMES, Reader, Subscriber
 from relay.core.errors import Gone, Interrupted, JobLost, Unavailable
 from relay.core.frame import BODY, END, EVENTS, HEAD, START, Cursor, Frame, encode
 from relay.core.job import Job
-from tests.broker.system import BODY as REQUEST
 from tests.broker.system import (
+    REQUEST,
     TENANT,
     Broker,
     Worker,
@@ -36,6 +36,7 @@ from tests.support.processes import free_port
 from tests.support.wait import wait_until
 
 PATIENCE_S = 15.0
+FOR_EVER_S = 3600.0
 
 
 @asynccontextmanager
@@ -343,6 +344,19 @@ async def test_a_connection_cut_in_mid_stream_is_healed_from_the_log(
     assert subscriber.resubscribes >= 1
 
 
+async def test_what_was_said_while_the_connection_was_cut_is_read_when_it_is_back(
+    broker: Broker, worker: Worker
+) -> None:
+    async with far(broker, silence_s=FOR_EVER_S) as (proxy, subscriber):
+        outlet, [reader] = await heard_live(broker, worker, subscriber)
+        reading = asyncio.ensure_future(rest(reader))
+        proxy.partition()
+        await send(outlet, 2, 1)
+        await worker.finish(outlet)
+        proxy.heal()
+        assert told(await reading) == events(1, 3)
+
+
 async def test_a_hole_is_filled_from_the_log(
     broker: Broker, worker: Worker, subscriber: Subscriber, redis: Redis
 ) -> None:
@@ -436,7 +450,7 @@ async def test_a_slow_reader_costs_little_memory_and_loses_nothing(
     finally:
         tracemalloc.stop()
     await worker.finish(outlet)
-    assert held < 2 * QUEUE_BYTES
+    assert held < 1 << 20
     assert told(seen + await rest(slow)) == large * 200
 
 
@@ -624,11 +638,23 @@ async def test_a_redis_that_is_not_there_is_said_to_be(broker: Broker) -> None:
         assert subscriber.open_readers == 0
 
 
-async def test_a_cancellation_in_the_queue_reaches_a_reader(broker: Broker, subscriber: Subscriber) -> None:
-    job = await broker.submit()
-    reader = await subscriber.open(job.id)
-    reading = asyncio.ensure_future(rest(reader))
-    await asyncio.sleep(0)
-    await broker.queue.cancel(job.id, TENANT)
-    [end] = await reading
-    assert end.kind == END
+@pytest.mark.parametrize("how", ["finish", "cancel", "expire", "release"])
+async def test_every_end_is_heard_at_once(broker: Broker, worker: Worker, redis: Redis, how: str) -> None:
+    """Live, that is: nobody waits for the look at the tail."""
+    async with subscribing(broker, silence_s=FOR_EVER_S) as subscriber:
+        job = make_job()
+        reader = await subscriber.open(job.id, fresh=True)
+        await broker.queue.submit(job, REQUEST)
+        if how == "cancel":
+            await broker.queue.cancel(job.id, TENANT)
+        else:
+            outlet = worker.outlet(await worker.start())
+            await worker.stream(outlet, 1)
+            if how == "finish":
+                await worker.finish(outlet)
+            elif how == "release":
+                await worker.leases.release([outlet.lease])
+            else:
+                await let_lease_lapse(redis, broker.keys, job)
+                await worker.leases.expire()
+        assert (await rest(reader))[-1].kind == END

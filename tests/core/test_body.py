@@ -1,18 +1,20 @@
-"""The client's bytes: looked at once, changed in one span, hashed as they stand."""
+"""The client's bytes: looked at once, and what is to be changed or hashed in them found."""
 
-import hashlib
 import json
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.body import Endpoint, Peek, peek, prefix_digests, with_model
+from relay.core.body import MODEL_SPANS_MAX, Endpoint, Peek, model_spans, peek, prefixes
 from relay.core.cache_control import Breakpoint
+from relay.core.document import Span
 from relay.core.errors import InvalidRequest, body_of
 from relay.core.job import Dialect
+from relay.core.pieces import Prefix, digests, moved, replaced
 from tests.support import fixtures, json_text
 from tests.support.json_text import Spelled, unhurried
 
@@ -171,7 +173,7 @@ def test_any_bytes_are_read_or_refused(text: bytes, door: tuple[Dialect, Endpoin
         assert seen.model
 
 
-# ── with_model ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── model_spans ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @st.composite
@@ -186,16 +188,14 @@ def requests(draw: st.DrawFn, extra: list[tuple[str, Spelled]] | None = None) ->
     return draw(json_text.objects(members))
 
 
+def spans_of_model(request: Spelled) -> tuple[Span, ...]:
+    return tuple((start, start + len(value.raw)) for name, start, value in request.parts if name == "model")
+
+
 @unhurried
-@given(requests(), st.text(min_size=1))
-def test_only_the_value_of_model_changes(request: Spelled, model: str) -> None:
-    value = json.dumps(model, ensure_ascii=False).encode()
-    expected, done = b"", 0
-    for name, start, part in request.parts:
-        if name == "model":
-            expected += request.raw[done:start] + value
-            done = start + len(part.raw)
-    assert with_model(request.raw, model) == expected + request.raw[done:]
+@given(requests())
+def test_every_value_of_model_is_found_and_nothing_else(request: Spelled) -> None:
+    assert model_spans(request.raw) == spans_of_model(request)
 
 
 @pytest.mark.parametrize(
@@ -213,44 +213,47 @@ def test_only_the_value_of_model_changes(request: Spelled, model: str) -> None:
     ],
 )
 def test_the_model_is_found_where_it_counts(before: bytes, after: bytes) -> None:
-    assert with_model(before, "b") == after
+    assert replaced([before], model_spans(before), b'"b"') == [after]
 
 
-# ── prefix digests ──────────────────────────────────────────────────────────────────────────────────────────────────
+def test_more_positions_than_a_job_carries_are_not_looked_for() -> None:
+    named = b'"model":"m",' * (MODEL_SPANS_MAX + 5)
+    assert len(model_spans(b'{%b"messages":[]}' % named)) == MODEL_SPANS_MAX + 1
 
 
-def sha256(*pieces: bytes) -> str:
-    return hashlib.sha256(b"".join(pieces)).hexdigest()
+# ── prefixes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_digest_covers_the_raw_text_up_to_the_marked_block() -> None:
+def texts(prefix: Prefix, body: bytes) -> list[tuple[str, bytes]]:
+    return [(name, body[start:end]) for name, start, end in prefix.parts]
+
+
+def test_a_prefix_covers_the_raw_text_up_to_the_marked_block() -> None:
     mark = b'"cache_control": {"type": "ephemeral", "ttl": "1h"}'
     block = b'{"type":"text", "text":"caf\\u00e9", %b }' % mark
     tools, system = b'[ {"name":"t"} ]', b'[{"type":"text","text":"1"}, %b , {"type":"text","text":"2"}]' % block
     text = b'{"messages":[],"system":%b,"model":"m","tools": %b}' % (system, tools)
-    (digest,) = prefix_digests(text, "anthropic")
-    hashed = b"tools\0" + tools + b"system\0" + system[: system.index(block) + len(block)]
-    assert (digest.path, digest.ttl, digest.size) == ("system.1", "1h", len(hashed))
-    assert digest.sha256 == sha256(hashed)
+    (prefix,) = prefixes(text, "anthropic")
+    assert (prefix.path, prefix.ttl) == ("system.1", "1h")
+    assert texts(prefix, text) == [("tools", tools), ("system", system[: system.index(block) + len(block)])]
 
 
 def test_the_automatic_breakpoint_covers_the_whole_prompt() -> None:
     text = (
         b'{"model":"m","messages":[ {"role":"user","content":"q"} ],"cache_control":{"type":"ephemeral"},"system":"s"}'
     )
-    (digest,) = prefix_digests(text, "anthropic")
-    assert digest.sha256 == sha256(b'system\0"s"', b'messages\0[ {"role":"user","content":"q"} ]')
+    (prefix,) = prefixes(text, "anthropic")
+    assert texts(prefix, text) == [("system", b'"s"'), ("messages", b'[ {"role":"user","content":"q"} ]')]
 
 
 def test_the_prompt_of_an_openai_request_has_no_system_member() -> None:
     text = b'{"model":"m","system":"s","messages":[{"role":"user","content":"q","cache_control":{"type":"ephemeral"}}]}'
-    (digest,) = prefix_digests(text, "openai")
-    assert digest.sha256 == sha256(b"messages\0", text[text.index(b"[") : text.rindex(b"]")])
+    (prefix,) = prefixes(text, "openai")
+    assert texts(prefix, text) == [("messages", text[text.index(b"[") : text.rindex(b"]")])]
 
 
-def test_the_digests_do_not_see_which_model_is_asked() -> None:
-    text = body(messages=[{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": EPHEMERAL}]}])
-    assert prefix_digests(text, "anthropic") == prefix_digests(with_model(text, "another"), "anthropic") != []
+def test_a_prompt_without_breakpoints_has_no_prefixes() -> None:
+    assert prefixes(body(), "anthropic") == ()
 
 
 @st.composite
@@ -279,18 +282,43 @@ def marked_requests(draw: st.DrawFn) -> tuple[Spelled, list[str]]:
 
 @unhurried
 @given(marked_requests())
-def test_every_breakpoint_is_counted_and_hashed_as_it_stands(case: tuple[Spelled, list[str]]) -> None:
+def test_every_breakpoint_is_counted_and_its_prefix_found_as_it_stands(case: tuple[Spelled, list[str]]) -> None:
     request, paths = case
     assert [mark.path for mark in peek(request.raw, "anthropic", "messages").breakpoints] == paths
-    digests = prefix_digests(request.raw, "anthropic")
-    assert [digest.path for digest in digests] == paths
-    for digest in digests:
-        section = digest.path.partition(".")[0]
-        prompt = b""
+    found = prefixes(request.raw, "anthropic")
+    assert [prefix.path for prefix in found] == paths
+    for prefix in found:
+        section = prefix.path.partition(".")[0]
+        prompt = []
         for name in ("tools", "system", "messages"):
             start, value = request.part(name)
-            end = request.end_of(digest.path) if name == section else start + len(value.raw)
-            prompt += name.encode() + b"\0" + request.raw[start:end]
+            end = request.end_of(prefix.path) if name == section else start + len(value.raw)
+            prompt.append((name, request.raw[start:end]))
             if name == section:
                 break
-        assert (digest.sha256, digest.size) == (sha256(prompt), len(prompt))
+        assert texts(prefix, request.raw) == prompt
+
+
+# ── at the door and at the worker ───────────────────────────────────────────────────────────────────────────────────
+
+
+@unhurried
+@given(marked_requests(), st.text(min_size=1), st.data())
+def test_what_the_door_found_serves_a_worker_as_if_it_had_looked_itself(
+    case: tuple[Spelled, list[str]], model: str, data: st.DataObject
+) -> None:
+    """Renamed by position, however cut into pieces, a body is what renaming it whole gives, and hashes alike."""
+    request, value = case[0], json.dumps(model, ensure_ascii=False).encode()
+    spans, found = model_spans(request.raw), prefixes(request.raw, "anthropic")
+    renamed, done = b"", 0
+    for start, end in spans_of_model(request):
+        renamed += request.raw[done:start] + value
+        done = end
+    renamed += request.raw[done:]
+    borders = sorted(data.draw(st.lists(st.integers(0, len(request.raw)), max_size=6)))
+    cut = [request.raw[start:end] for start, end in pairwise([0, *borders, len(request.raw)])]
+    pieces = replaced(cut, spans, value)
+    assert b"".join(pieces) == renamed
+    assert digests(moved(found, spans, len(value)), pieces) == digests(prefixes(renamed, "anthropic"), [renamed])
+    # The prompt has not changed, and the name is not part of it.
+    assert digests(found, cut) == digests(moved(found, spans, len(value)), pieces)

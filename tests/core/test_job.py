@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from relay.broker.keys import partition_of
 from relay.core import job as jobs
 from relay.core.job import Job, new_id
+from relay.core.pieces import Prefix
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
+places = st.integers(0, 2**40)
+parts = st.tuples(st.sampled_from(["tools", "system", "messages"]), places, places)
+prefixes = st.builds(
+    Prefix, path=texts, ttl=st.sampled_from(["5m", "1h"]), parts=st.lists(parts, max_size=3).map(tuple)
+)
 job_facts = st.builds(
     Job,
     id=st.just("0-0123456789abcdef0123456789abcdef"),
@@ -28,7 +34,8 @@ job_facts = st.builds(
     body_pieces=st.integers(0, 100),
     marker_ttls=st.lists(st.sampled_from(["5m", "1h"]), max_size=4).map(tuple),
     on_disconnect=st.sampled_from(["finish", "cancel"]),
-    digests=st.booleans(),
+    model_spans=st.lists(st.tuples(places, places), max_size=2).map(tuple),
+    prefixes=st.lists(prefixes, max_size=2).map(tuple),
 )
 
 
@@ -49,9 +56,9 @@ def test_what_a_newer_version_and_the_scripts_wrote_is_left_alone(job: Job) -> N
 
 @given(job_facts)
 def test_fields_an_older_version_did_not_know_have_their_defaults(job: Job) -> None:
-    old = {name: text for name, text in stored(job).items() if name not in ("marker_ttls", "on_disconnect", "digests")}
-    read = Job.decode(old)
-    assert (read.marker_ttls, read.on_disconnect, read.digests) == ((), "cancel", False)
+    new = ("marker_ttls", "on_disconnect", "model_spans", "prefixes")
+    read = Job.decode({name: text for name, text in stored(job).items() if name not in new})
+    assert (read.marker_ttls, read.on_disconnect, read.model_spans, read.prefixes) == ((), "cancel", (), ())
     assert read.id == job.id
 
 

@@ -85,7 +85,7 @@ async def test_a_job_holds_its_id_and_nothing_of_the_prompt(
     job_id = answered.headers.get("x-relay-job-id") or ""
     job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
     assert (job.args, job.kwargs, job.description) == ([job_id], {}, job_id)
-    assert b"secret prompt" not in b"".join(connection.hgetall(f"rq:job:{job_id}").values())
+    assert "secret prompt" not in str(connection.hgetall(f"rq:job:{job_id}"))
 
 
 async def test_the_stop_job_command_cancels(
@@ -118,6 +118,7 @@ async def test_rq_worker_starts_ours(
 ) -> None:
     command = [RQ, "worker", "--url", own_redis.url, "--worker-class", "workers.worker.RelayWorker", "relay"]
     worker = Process("rq-worker", command, tmp_path, served_by(upstream))
+    mortal.workers.append(worker)
     await worker.ready()
     async with await mortal.stream(message("claude-x@", stream=True)) as reader:
         assert end_of(await reader.rest()) == "done"

@@ -72,7 +72,8 @@ async def test_jobs_whose_records_were_forged_do_what_they_were_accepted_for(
     requests = [asyncio.create_task(mortal.post("/v1/messages", message("claude-x@"))) for _ in forged]
     async with own_redis.client(decode_responses=False) as redis:
         await wait_until(lambda: holds(redis, len(requests)))
-        for job_id, record in zip(await redis.lrange("rq:queue:relay", 0, -1), forged, strict=True):
+        job_ids: Any = await redis.lrange("rq:queue:relay", 0, -1)
+        for job_id, record in zip(job_ids, forged, strict=True):
             await redis.hset(b"rq:job:" + job_id, mapping=record)  # type: ignore[arg-type]
     await mortal.add_worker()
     assert {(await request).status for request in requests} == {200}

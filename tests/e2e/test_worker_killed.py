@@ -54,6 +54,9 @@ class Client:
             async for event in reader:
                 self.events.append(event)
 
+    async def has_seen(self, events: int) -> None:
+        await wait_until(lambda: len(self.events) == events)
+
     async def over(self) -> list[SseEvent]:
         await asyncio.wait_for(self._done, SETTLED_S)
         return self.events
@@ -113,7 +116,7 @@ async def test_killed_after_output_it_ends_in_an_error_and_is_never_called_again
     clients = [Client(mortal, f"claude-x@gate:{count}") for count in shown]
     before_text = 2  # message_start and content_block_start
     for client, count in zip(clients, shown, strict=True):
-        await wait_until(lambda client=client, count=count: len(client.events) == before_text + count)
+        await client.has_seen(before_text + count)
     await worker.kill()
     async with serving_again(mortal):
         for client, count in zip(clients, shown, strict=True):

@@ -27,10 +27,12 @@ _STAYING = [_pattern(name.pattern) for name in TABLE if name.expires.startswith(
 
 async def keys_without_expiry(redis: Redis) -> list[str]:
     """The keys that would stay for ever and are not meant to."""
-    names = [name async for name in redis.scan_iter(count=1000)]
-    found = []
-    for name in names:
-        expected = _RQ_FIXED.fullmatch(name) or any(pattern.fullmatch(name) for pattern in _STAYING)
-        if not expected and await redis.ttl(name) == -1:
-            found.append(name)
-    return found
+    names = [name async for name in redis.scan_iter(count=1000) if not _may_stay(name)]
+    async with redis.pipeline(transaction=False) as asked:
+        for name in names:
+            asked.ttl(name)
+        return [name for name, ttl in zip(names, await asked.execute(), strict=True) if ttl == -1]
+
+
+def _may_stay(name: str) -> bool:
+    return bool(_RQ_FIXED.fullmatch(name)) or any(pattern.fullmatch(name) for pattern in _STAYING)

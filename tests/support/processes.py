@@ -88,6 +88,11 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM, as an operator would."""
+        self.stop_was_asked = True
+        self.send(signal.SIGTERM)
+
     async def ended(self, timeout_s: float = STOP_S) -> int:
         """Wait for its end; the exit code."""
         await wait_until(lambda: not self.is_running, timeout_s, what=f"{self.name} has ended")
@@ -95,10 +100,9 @@ class Process:
         return self.exit_code
 
     async def stop(self, timeout_s: float = STOP_S) -> int:
-        """SIGTERM, as an operator would; the exit code. What does not stop in time is killed, and fails the test."""
+        """Ask it to, and wait; the exit code. What does not stop in time is killed, and fails the test."""
         if self.is_running:
-            self.stop_was_asked = True
-            self.send(signal.SIGTERM)
+            self.ask_to_stop()
         try:
             return await self.ended(timeout_s)
         except AssertionError:

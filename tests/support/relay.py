@@ -133,12 +133,14 @@ class Relay:
     ) -> SseReader:
         """Begin a streamed request and wait for the head of its answer."""
         port = self.at(ingress) if ingress else self.port
-        return await SseReader.open(port, path, self._lines(headers), _bytes(body), receive_buffer=receive_buffer)
+        return await _streaming(
+            await SseReader.open(port, path, self._lines(headers), _bytes(body), receive_buffer=receive_buffer)
+        )
 
     async def events(self, job_id: str, *, after: str = "", ingress: Process | None = None) -> SseReader:
         """Read a job's stream, from the start or behind an event id."""
         port = self.at(ingress) if ingress else self.port
-        return await SseReader.open(port, f"/v1/jobs/{job_id}/stream", self.auth, last_event_id=after)
+        return await _streaming(await SseReader.open(port, f"/v1/jobs/{job_id}/stream", self.auth, last_event_id=after))
 
     async def job(self, job_id: str) -> dict[str, Any]:
         answer = await self.get(f"/v1/jobs/{job_id}")
@@ -148,6 +150,15 @@ class Relay:
 
     def _lines(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         return [*self.auth, ("content-type", "application/json"), ("anthropic-version", "2023-06-01"), *headers]
+
+
+async def _streaming(reader: SseReader) -> SseReader:
+    """The reader itself; ``AssertionError`` with the answer when it is none that streams."""
+    if reader.status != 200:
+        await reader.rest()
+        await reader.close()
+        raise AssertionError(f"{reader.status}: {reader.received.decode(errors='replace')}")
+    return reader
 
 
 async def _stop(processes: list[Process]) -> None:

@@ -100,14 +100,18 @@ def answer(body: bytes, *, status: int = 200, headers: HeaderLines = JSON) -> Sc
     return script
 
 
-def replay(stream: bytes, *, cut_at: Iterable[int] = (), headers: HeaderLines = EVENT_STREAM) -> Script:
-    """A recorded stream, written in pieces that end at ``cut_at``, and closed properly."""
+def replay(
+    stream: bytes, *, cut_at: Iterable[int] = (), pace_s: float = 0, headers: HeaderLines = EVENT_STREAM
+) -> Script:
+    """A recorded stream, written in pieces that end at ``cut_at``, ``pace_s`` apart, and closed properly."""
     cuts = [0, *cut_at, len(stream)]
 
     async def script(call: Call) -> None:
         await call.head(200, headers)
         for start, end in pairwise(cuts):
             await call.chunk(stream[start:end])
+            if pace_s:
+                await asyncio.sleep(pace_s)
         await call.finish()
 
     return script

@@ -64,7 +64,7 @@ class Up:
         return output.decode()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
     directory = tmp_path_factory.mktemp("walkthrough")
     port = free_port()

@@ -1,6 +1,6 @@
 """Keeps programs running: starts them, passes their output on, restarts the dead, stops them in order.
 
-Knows nothing of the relay: ``relay.up`` says which programs there are. A program is ready when it prints a line that
+Knows nothing of the relay: ``up`` says which programs there are. A program is ready when it prints a line that
 begins with ``ready `` (that line is kept for the caller, all others are passed on) or when its probe says so.
 Each runs in a session of its own, so that Ctrl-C reaches only the supervisor, which then stops them in its own order.
 """
@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from relay import leash
-from relay.leftovers import Record
+from relay.local import leash
+from relay.local.leftovers import Record
 
 READY = "ready "
 

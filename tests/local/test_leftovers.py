@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from relay import leftovers
-from relay.leftovers import Record, birth_of
+from relay.local import leftovers
+from relay.local.leftovers import Record, birth_of
 
 
 @pytest.fixture

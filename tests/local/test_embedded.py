@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from relay import embedded
 from relay.broker import connections
-from relay.data_dir import DataDir
-from relay.leftovers import Record
-from relay.supervisor import Child, StartError
+from relay.local import embedded
+from relay.local.data_dir import DataDir
+from relay.local.leftovers import Record
+from relay.local.supervisor import Child, StartError
 
 
 def quiet(_name: str, _line: str) -> None:

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 
-from relay import leash
-from relay.leftovers import birth_of
+from relay.local import leash
+from relay.local.leftovers import birth_of
 from tests.support.wait import wait_until
 
 PAUSE = "import signal; signal.pause()"

@@ -1,6 +1,6 @@
 """Ties a process to its parent: ``python leash.py PARENT COMMAND …`` becomes COMMAND and is ended when PARENT dies.
 
-Run as a plain file by ``relay.supervisor``, before every program it starts: code between fork and exec would be the
+Run as a plain file by ``supervisor``, before every program it starts: code between fork and exec would be the
 alternative, and that is not safe in a process with threads. The order to the kernel (SIGTERM then) outlives the exec.
 Standard library only. Elsewhere than on Linux there is no such order; the next ``relay up`` stops what is left.
 """

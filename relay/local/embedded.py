@@ -1,7 +1,7 @@
 """A Redis of one's own: which server to run, with what configuration, and whether it answers yet.
 
 For ``relay up`` when RELAY_REDIS_URL is not set. A server on PATH is preferred to the bundled one, as it is the one the
-operator has tools for. It describes the program; ``relay.supervisor`` runs it.
+operator has tools for. It describes the program; ``relay.local.supervisor`` runs it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from relay.data_dir import DataDir
-from relay.supervisor import Program
+from relay.local.data_dir import DataDir
+from relay.local.supervisor import Program
 
 # Redis 7.0 and Valkey 7.2 are the first with everything our scripts use.
 FLOORS = {"redis": (7, 0), "valkey": (7, 2)}

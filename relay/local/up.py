@@ -1,6 +1,6 @@
 """``relay up``: the whole relay on one machine, from one command to one Ctrl-C.
 
-Says which programs there are, what each may know, and in what order they start and stop; ``relay.supervisor`` does the
+Says which programs there are, what each may know, and in what order they start and stop; ``supervisor`` does the
 keeping. It speaks to no Redis and serves nothing itself.
 """
 
@@ -15,15 +15,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relay import embedded, environment
-from relay.banner import banner
+from relay import environment
 from relay.core import api_key
-from relay.data_dir import DataDir
-from relay.leftovers import Record
+from relay.local import embedded
+from relay.local.banner import banner
+from relay.local.data_dir import DataDir
+from relay.local.leftovers import Record
+from relay.local.supervisor import Child, Program, StartError, python, start_all, stop_all
 from relay.provider import BASE_URLS
 from relay.reference import SettingsError
 from relay.settings import Settings
-from relay.supervisor import Child, Program, StartError, python, start_all, stop_all
 
 # Beyond the drain itself: time to tell clients, write the last records and close.
 _STOP_MARGIN_S = 15.0

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relay import up
-from relay.banner import banner, snippets
-from relay.data_dir import DataDir
+from relay.local import up
+from relay.local.banner import banner, snippets
+from relay.local.data_dir import DataDir
+from relay.local.supervisor import Program
 from relay.settings import Settings, SettingsError, load
-from relay.supervisor import Program
 
 PLAN = up.Plan("unix://:redis-pw@/x", 8123, "the-api-key", 8124, "sandbox-canary")
 

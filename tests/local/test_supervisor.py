@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.leftovers import Record, birth_of
-from relay.supervisor import Child, Program, StartError, start_all, stop_all
+from relay.local.leftovers import Record, birth_of
+from relay.local.supervisor import Child, Program, StartError, start_all, stop_all
 from tests.support.wait import wait_until
 
 # Says that it is ready, then works until it is told to stop.
@@ -124,7 +124,7 @@ async def test_a_stop_is_asked_for_politely_and_is_not_called_a_death(stage: Sta
 async def test_a_program_that_does_not_stop_is_killed_when_its_time_is_up(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.supervisor.HURRY_S", 0.1)
+    monkeypatch.setattr("relay.local.supervisor.HURRY_S", 0.1)
     child = stage.child(STUBBORN, stop_s=0.1)
     await child.start()
     await child.stop(stage.hurry)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.data_dir import DataDir
+from relay.local.data_dir import DataDir
 from relay.reference import SettingsError
 
 
@@ -35,7 +35,7 @@ def test_a_second_run_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
 def test_the_lock_ends_with_its_process_and_is_not_inherited(tmp_path: Path) -> None:
     code = f"""
 import pathlib, subprocess, sys
-from relay.data_dir import DataDir
+from relay.local.data_dir import DataDir
 DataDir(pathlib.Path({str(tmp_path)!r})).open()
 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin={{stdin}})
 """
