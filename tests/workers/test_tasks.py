@@ -178,6 +178,44 @@ async def test_recorded_streams_go_through_byte_for_byte_and_are_counted(desk: D
         assert told.status.state == expected, recorded.name
 
 
+async def test_what_follows_an_error_event_belongs_to_the_answer(desk: Desk) -> None:
+    """However it is cut: OpenAI closes with [DONE] after an error, too."""
+    say, error_is_out = dialects.OpenAI(), asyncio.Event()
+
+    async def script(call: Call) -> None:
+        await call.head()
+        await call.chunk(say.text("", 1) + say.error_event())
+        await error_is_out.wait()
+        await call.chunk(say.stop())
+        await call.finish()
+
+    desk.provider.script = script
+    await desk.begin_asking("", "openai")
+    await shown_events(desk, 2)
+    error_is_out.set()
+    told = await desk.told()
+    assert told.shown == say.text("", 1) + say.error_event() + say.stop()
+    assert (told.status.state, told.status.error, told.end) == (FAILED, "server_error", {"state": "failed"})
+
+
+@pytest.mark.parametrize("then", ["hangs", "breaks"])
+async def test_but_it_is_not_waited_for_long(desk: Desk, then: str) -> None:
+    say = dialects.Anthropic()
+
+    async def script(call: Call) -> None:
+        await call.head()
+        await call.chunk(b"".join(say.opening("")) + say.error_event())
+        if then == "hangs":
+            await asyncio.Event().wait()
+
+    desk.provider.script = script
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    told = await desk.ask("")
+    assert clock() - began < LINGER_S + 1
+    assert (told.status.error, told.end) == ("overloaded_error", {"state": "failed"})
+
+
 async def test_an_answer_that_is_no_stream_goes_through_whole(desk: Desk) -> None:
     body = dialects.Anthropic().message("c1", SAID)
     desk.provider.script = answer(body)
