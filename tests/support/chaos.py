@@ -45,7 +45,7 @@ class Faults:
 
 
 class ChaosProxy:
-    """``counts`` says how often each fault struck."""
+    """``counts`` says how often each fault struck; a lost reply counts once the server is done with its request."""
 
     def __init__(self, target_port: int, faults: Faults | None = None, *, seed: int = 0) -> None:
         self.target_port = target_port
@@ -189,7 +189,7 @@ class _Pair:
             if len(self.opening) < OPENING_BYTES:
                 self.opening += data
             fault = proxy.fault_for(data)
-            if fault:
+            if fault and fault != "lose_reply":
                 proxy.counts[fault] += 1
             if fault == "lose_req":
                 return
@@ -197,12 +197,12 @@ class _Pair:
                 self.deaf = True
             if fault == "hold":
                 await proxy.held()
+            # Nothing is passed back from here on: a client that died meanwhile must not end the pair too early.
+            self._reply_lost = fault == "lose_reply"
             writer.write(data)
             await writer.drain()
-            if fault == "lose_reply":
-                # After this the server works off what it has, answers, and closes: that ends ``_down``.
-                self._reply_lost = True
-                writer.write_eof()
+            if self._reply_lost:
+                writer.write_eof()  # the server works off what it has and closes, which ends ``_down``
                 await asyncio.Event().wait()
 
     async def _down(self) -> None:
@@ -217,6 +217,8 @@ class _Pair:
                 await asyncio.sleep(proxy.faults.latency_s)
             writer.write(data)
             await writer.drain()
+        if self._reply_lost:
+            proxy.counts["lose_reply"] += 1  # now it has happened
 
 
 async def _obey(proxy: ChaosProxy, command: dict[str, Any]) -> None:
