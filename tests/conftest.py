@@ -6,9 +6,11 @@ processes of its own. After each test that used Redis, no key may be left withou
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
@@ -16,6 +18,16 @@ from tests.support.badprovider import BadProvider
 from tests.support.leftovers import keys_without_expiry
 from tests.support.processes import RedisServer
 from tests.support.relay import Relay, served_by
+
+# A busy machine is no reason to fail an example. CI tries the same ones every time, so that its verdict is about the
+# change; the search for new ones is the developers'.
+hypothesis.settings.register_profile(
+    "relay",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("relay")
 
 RELAY_TOML = """
 [models]

@@ -50,6 +50,7 @@ HOUSEKEEPING_S = 60.0
 # Two signals within this time are one request to stop: Ctrl-C reaches a whole process group, supervisors add their own.
 SAME_SIGNAL_S = 0.2
 STATS_TTL_S = 60
+UNBLOCK_S = 0.1
 
 
 class RelayWorker(BaseWorker):
@@ -226,8 +227,9 @@ class Shift:
             taking.result()  # it never ends by itself: this raises what it died of
         try:
             async with asyncio.timeout(2 * POP_S):
-                await self._leases.stop_popping()
-                await taking
+                while not taking.done():  # a pop may be on its way to Redis while we call it back
+                    await self._leases.stop_popping()
+                    await asyncio.wait((taking,), timeout=UNBLOCK_S)
         except (RedisError, TimeoutError):
             pass  # Redis is gone; a job popped in this moment is put back by another worker
 

@@ -22,7 +22,8 @@ from relay.core.job import ENDED
 # A reader that is further behind its job than this reads the log instead, a page at a time: memory stays flat and
 # nobody is disconnected. An event is some 200 bytes, so this is a slow reader, not a busy moment.
 QUEUE_BYTES = 256 << 10
-PAGE_FRAMES = 64
+# A page of the log: about QUEUE_BYTES, as far as the size of the frames before tells, and at first a careful few.
+PAGE_FRAMES, FIRST_PAGE_FRAMES = 64, 4
 
 # After this silence a reader's job is looked at. Jittered, so that a thousand readers do not ask at once.
 SILENCE_S = 1.0
@@ -42,6 +43,7 @@ class Reader:
         "_cursor",
         "_from_log",
         "_missing_since",
+        "_page_frames",
         "_queue",
         "_shown",
         "_subscriber",
@@ -56,6 +58,7 @@ class Reader:
         self._cursor = cursor
         self._shown = cursor.sequence > 0  # events were delivered: another generation must not follow them
         self._from_log = from_log
+        self._page_frames = FIRST_PAGE_FRAMES
         self._queue: list[Frame] = []
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -100,12 +103,14 @@ class Reader:
             await self._waiter
 
     async def _read_log(self) -> list[Frame]:
-        page = await self._subscriber.page(self.job_id, self._cursor)
+        page = await self._subscriber.page(self.job_id, self._cursor, self._page_frames)
         if not page and (end := await self._subscriber.end_of(self.job_id)):
             # An end at or before the cursor: a failover forgot what this reader was shown. It is an end all the same.
             if end.cursor <= self._cursor:
                 return [end]
-            page = await self._subscriber.page(self.job_id, self._cursor)
+            page = await self._subscriber.page(self.job_id, self._cursor, self._page_frames)
+        if size := sum(len(frame.data) for frame in page):
+            self._page_frames = max(1, min(PAGE_FRAMES, QUEUE_BYTES * len(page) // size))
         frames, hole = self._accept(page)
         if hole and not frames:
             raise JobLost("Redis lost part of this answer.")
@@ -263,9 +268,9 @@ class Subscriber(Link):
             if self.wire is not None:
                 self.wire.write("UNSUBSCRIBE", channel)
 
-    async def page(self, job_id: str, cursor: Cursor) -> list[Frame]:
-        """The next frames of a job's log behind ``cursor``, the frame it stands in among them."""
-        entries = await self._ask("XRANGE", self._keys.log(job_id), f"({cursor}", "+", "COUNT", PAGE_FRAMES)
+    async def page(self, job_id: str, cursor: Cursor, frames: int) -> list[Frame]:
+        """The next ``frames`` of a job's log behind ``cursor``, the frame it stands in among them."""
+        entries = await self._ask("XRANGE", self._keys.log(job_id), f"({cursor}", "+", "COUNT", frames)
         return [decode(fields[1]) for _, fields in entries]
 
     async def end_of(self, job_id: str) -> Frame | None:
