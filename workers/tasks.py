@@ -52,7 +52,7 @@ LINGER_S = 1.0
 
 def relay(job_id: str) -> None:
     """What RQ's records name as the job's function. It is never called by name: workers know their one task."""
-    raise NotImplementedError(f"{job_id} runs in workers.worker.RelayWorker only")
+    raise RuntimeError(f"{job_id} runs in workers.worker.RelayWorker only")
 
 
 class _Lost(RelayError):

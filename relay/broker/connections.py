@@ -2,8 +2,8 @@
 
 ``client`` is redis-py for everything that is not on the data path. ``Link`` is the data path: one connection that any
 number of tasks share, commands going out in the order of the calls and replies coming back in that order. It is
-hiredis on an asyncio protocol and nothing more: measured here, a command costs 9 µs of CPU on it and 75 µs through
-redis-py's asyncio client.
+hiredis on an asyncio protocol and nothing more. Measured with SET on loopback: 16 µs of CPU a command from one task and
+6 µs from twenty, against 112 and 93 µs through redis-py's asyncio client.
 
 Neither retries by itself. redis-py's default of ten retries runs a command twice when a reply is lost; our scripts
 are made to be repeated, and their callers decide when.
