@@ -11,6 +11,7 @@ block types, an automatic 1h marker after a 5m one; members of a marker that we 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -93,8 +94,11 @@ def shown(value: Any) -> str:
 
 def _check_order(markers: list[_Marker]) -> None:
     """An explicit 1h marker after a 5m one is wrong if it comes later as the request stands and not earlier by rank."""
-    for index, marker in enumerate(markers):
-        if marker.path and marker.ttl == "1h" and any(e.ttl == "5m" and e.rank <= marker.rank for e in markers[:index]):
+    earliest_5m = math.inf  # the lowest rank of a 5m marker so far: a hostile body may hold thousands of markers
+    for marker in markers:
+        if marker.ttl == "5m":
+            earliest_5m = min(earliest_5m, marker.rank)
+        elif marker.path and marker.ttl == "1h" and earliest_5m <= marker.rank:
             rule = (
                 "a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
                 "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
