@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Cache = Literal["auto", "off"]
 T = TypeVar("T")
 
 _FLAGS = ("redis_url", "data_dir", "log_level")
@@ -36,11 +37,15 @@ def create(
     name: Annotated[str, typer.Option(help="What it is for, as the list will show it.")],
     tenant: Annotated[str, typer.Option(help="Who owns its jobs and their usage.")] = "default",
     expires: Annotated[str | None, typer.Option(help="A date or time such as 2027-01-31; never if left out.")] = None,
+    cache: Annotated[
+        Cache | None, typer.Option(help="auto: breakpoints for requests that set none; off: never any of ours.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is shown this once."""
     expires_at = _timestamp(expires) if expires else None
-    record, key = _run(settings, lambda held: held.create(name, tenant, expires_at=expires_at))
+    made = _run(settings, lambda held: held.create(name, tenant, expires_at=expires_at, cache=cache or ""))
+    record, key = made
     if as_json:
         typer.echo(json.dumps(_public(record) | {"key": key}))
     else:
@@ -103,6 +108,7 @@ def _public(record: ApiKey) -> dict[str, Any]:
     return {"id": record.id, "name": record.name, "tenant": record.tenant, "scopes": record.scopes} | {
         "last4": record.last4,
         "state": _state(record),
+        "cache": record.cache or None,
         **times,
     }
 

@@ -21,7 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from relay.core.job import Dialect
+from relay.core.capabilities import Capability
+from relay.core.job import Dialect, Job, Target
+from relay.core.outbound import Way
 from relay.core.routing import Served
 from relay.reference import SettingsError, check, clean, is_reference, resolve, variable_of
 
@@ -35,6 +37,9 @@ MODELS: dict[Dialect, tuple[str, ...]] = {
 }
 # Anthropic reports cached tokens beside input_tokens, OpenAI inside them.
 SEMANTICS: dict[Dialect, Literal["exclusive", "inclusive"]] = {"anthropic": "exclusive", "openai": "inclusive"}
+
+# Anthropic's own member, which OpenAI refuses.
+CAPABILITIES: dict[Dialect, Capability] = {"anthropic": "keep", "openai": "strip"}
 
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"})
@@ -90,6 +95,12 @@ class Provider(BaseModel):
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
     anthropic_version: str = Field(default="2023-06-01", pattern=r"^\d{4}-\d\d-\d\d$")
     input_tokens_semantics: Literal["exclusive", "inclusive"]
+    cache_control: Capability
+    role_system: Literal["hoist", "native"] = "hoist"
+    default_max_tokens: int = Field(default=4096, gt=0, le=10_000_000)
+    refuses_disabled_thinking: bool = False
+    reasoning: Literal["drop", "extension"] = "drop"
+    stream_usage: bool = True
     connect_s: Seconds
     first_byte_s: Seconds
     idle_s: Seconds
@@ -111,8 +122,33 @@ class Provider(BaseModel):
             "dialect": dialect,
             "base_url": BASE_URLS[dialect],
             "input_tokens_semantics": SEMANTICS[dialect],
+            "cache_control": CAPABILITIES[dialect],
         }
         return preset | values
+
+    @model_validator(mode="after")
+    def _own_breakpoints(self) -> Provider:
+        if self.dialect == "anthropic" and self.cache_control == "explicit_breakpoints":
+            raise SettingsError("cache_control = 'explicit_breakpoints' is for providers of the openai dialect")
+        return self
+
+    def way(self, job: Job, target: Target) -> Way:
+        """How this provider takes a job's request.  The version is the client's own where it speaks the dialect."""
+        is_native = job.surface == self.dialect
+        return Way(
+            surface=job.surface,
+            dialect=self.dialect,
+            model=target.model,
+            cache_control=self.cache_control,
+            auto_cache=job.auto_cache,
+            stream_usage=job.stream_usage if is_native and self.stream_usage else "",
+            digests=bool(job.prefixes),
+            anthropic_version=self.anthropic_version,
+            role_system=self.role_system,
+            default_max_tokens=self.default_max_tokens,
+            refuses_disabled_thinking=self.refuses_disabled_thinking,
+            reasoning=self.reasoning,
+        )
 
     def secret(self) -> SecretStr | None:
         """The provider's key, read now; None for a server without keys. Raises ``SettingsError``."""

@@ -83,12 +83,20 @@ class Settings(BaseSettings):
     first_byte_s: Seconds = Field(120, description="Longest wait for the first byte of a provider's answer.")
     idle_s: Seconds = Field(60, description="Longest pause between two events of a provider's stream, pings aside.")
     total_s: Seconds = Field(900, description="Longest provider call.")
+    retries: int = Field(
+        2, ge=0, le=10, description="How often a call that failed before any output is made again, for each target."
+    )
+    retry_s: Seconds = Field(60, description="How long after a target's first call another one may begin.")
     open_wait_s: Seconds = Field(10, description="How long a stream's 200 waits for the provider's own status.")
     heartbeat_s: Seconds = Field(15, description="Silence on an open stream after which a comment is sent.")
     abandon_grace_s: Seconds = Field(
         10, description="How long a job outlives its last reader if it is to be cancelled."
     )
     flush_ms: float = Field(5, ge=0, le=1000, description="Least time between two flushes of a worker's events.")
+    auto_cache: str = Field(
+        "",
+        description="Models (names or globs, with commas between) whose requests get breakpoints if they set none.",
+    )
     pending_ttl_s: Retention = Field(86_400, description="How long a job may wait for a worker before it is dropped.")
     log_ttl_s: Retention = Field(3600, description="How long a job's events can be replayed after its end.")
     result_ttl_s: Retention = Field(86_400, description="How long a job and its result are kept after its end.")

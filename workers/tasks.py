@@ -1,53 +1,30 @@
 """The task: one job from its lease to its end.
 
-Dispatch, call the provider, pass its events on as they come, read what it cost, end the job. What a job needs to know
-of its dialect it asks its meter. Every way out leads through one ``finish``: the job's end and its usage record.
+Ask each target in turn, as long as a failure is worth another attempt and nothing was shown, then end the job. Every
+provider call leaves its usage record; every way out leads through one ``finish``: the job's end and its last record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 import orjson
 
 from relay.broker import scripts
 from relay.broker.leases import Lease, Leases
-from relay.broker.publisher import BUFFER_BYTES, End, Publisher
+from relay.broker.publisher import End, Publisher
 from relay.broker.queue import CANCELLED_MESSAGE
-from relay.broker.usage_stream import FINAL, PARTIAL, UNKNOWN, Call, Record, now_ms
-from relay.core.anthropic import AnthropicMeter
-from relay.core.errors import (
-    Cancelled,
-    Internal,
-    JobLost,
-    RelayError,
-    UpstreamError,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-    UpstreamTruncated,
-    UpstreamUnreachable,
-)
-from relay.core.job import CANCELLED, DONE, FAILED, Dialect
-from relay.core.meter import Meter, object_in
-from relay.core.openai import OpenAIMeter
-from relay.core.pieces import digests, moved, replaced
-from relay.core.sse import Decoder
-from relay.provider import Provider
-from workers.upstream import Answer, Upstream, reading
+from relay.broker.usage_stream import Call, now_ms
+from relay.core.errors import Cancelled, Internal, JobLost, RelayError, UpstreamTimeout, UpstreamUnreachable
+from relay.core.job import CANCELLED, DONE, FAILED, Target
+from relay.core.retry import Failover, Failure, failure_in, failure_of
+from workers.attempt import Attempt, Ending
+from workers.outgoing import Outgoing, Rewriter
+from workers.upstream import Upstream
 
 log = logging.getLogger("relay.worker")
-
-METERS: dict[Dialect, Callable[..., Meter]] = {"anthropic": AnthropicMeter, "openai": OpenAIMeter}
-
-# The largest answer that is not a stream; the longest real ones, with images in base64, stay below 20 MB.
-ANSWER_BYTES = 64 << 20
-# A provider that has sent its last event, or an error, and keeps the connection open gets so long to end the body
-# properly, so that the connection can be used again.
-LINGER_S = 1.0
 
 
 def relay(job_id: str) -> None:
@@ -65,36 +42,31 @@ class _Lost(RelayError):
         self.answer = answer
 
 
-class Ending(NamedTuple):
-    """How a job ends, and the word for it in the usage record."""
-
-    end: End
-    outcome: str
-
-
 class Task:
     """One job of this worker.
 
     The worker calls ``watch`` several times a second; ``unread_since`` is its note of when the last reader left.
     """
 
-    def __init__(self, lease: Lease, leases: Leases, publisher: Publisher, upstream: Upstream) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        leases: Leases,
+        publisher: Publisher,
+        upstream: Upstream,
+        rewriter: Rewriter,
+        failover: Failover,
+    ) -> None:
         self.lease = lease
         self.unread_since: float | None = None
         self._leases = leases
         self._publisher = publisher
         self._upstream = upstream
+        self._rewriter = rewriter
+        self._failover = failover
         self._outlet = publisher.open(lease, self.refused)
-        self._call = Call(lease.job, lease.generation, lease.attempt, started_ms=0)
-        self._meter: Meter = METERS[lease.job.surface]()
-        self._provider: Provider | None = None
-        self._answer: Answer | None = None
-        self._head: list[tuple[str, str]] = []  # headers of the answer, ours included
-        self._body: bytes | None = None  # an answer that is no stream goes out whole
-        self._news = False  # the provider was heard since the last watch
-        self._patience: tuple[float, str] = (math.inf, "")  # how long it may be silent, and what to call it then
-        self._waiting_since = math.inf
-        self._call_since = math.inf
+        self._attempt: Attempt | None = None
+        self._calls = 0  # of the provider, under this lease
         self._why: RelayError | None = None
         self._running: asyncio.Task[None] | None = None
         self._finishing = False
@@ -111,14 +83,8 @@ class Task:
 
     def watch(self, now: float) -> None:
         """Stop a call whose provider has been silent for too long.  ``now`` is the loop's time."""
-        if self._news:
-            self._news = False
-            self._waiting_since = now
-        patience_s, otherwise = self._patience
-        if now - self._waiting_since > patience_s:
-            self.stop(UpstreamTimeout(f"the provider {otherwise} for {patience_s:g} s"))
-        elif self._provider and now - self._call_since > self._provider.total_s:
-            self.stop(UpstreamTimeout(f"the provider took longer than {self._provider.total_s:g} s"))
+        if self._attempt and (why := self._attempt.overdue(now)):
+            self.stop(why)
 
     def refused(self, code: int) -> None:
         """Redis does not take our frames or heartbeats any more, or asks for the job to be cancelled."""
@@ -129,205 +95,144 @@ class Task:
 
     async def _run(self) -> None:
         try:
-            ending = await self._outcome()
+            ending = await self._guarded_course()
             self._finishing = True  # no reason to stop comes in between any more
-            if ending.end.state != DONE and self._answer:
-                await self._answer.close()  # the provider need not go on
+            if ending.end.state != DONE and self._attempt:
+                await self._attempt.close(cut=True)  # the provider need not go on
             await self._finish(ending)
         finally:
-            if self._answer:
-                await self._answer.close(LINGER_S if self._meter.ended else 0)
+            if self._attempt:
+                await self._attempt.close()
 
-    async def _outcome(self) -> Ending:
+    async def _guarded_course(self) -> Ending:
+        """An ending, whatever happens."""
         try:
-            return await self._relay()
+            return await self._run_course()
         except asyncio.CancelledError:
-            if self._why is None:
-                raise
-            # Stopped with a reason, which is not a cancellation for whoever runs us.
-            cast("asyncio.Task[None]", self._running).uncancel()
-            return _failed(self._why, self._call.status)
+            return _failed(self._reason(), self._attempt)
         except RelayError as error:
-            return _failed(error, self._call.status)
+            return _failed(error, self._attempt)
         except Exception:
             log.exception("unforeseen failure of job %s", self.lease.job.id)
-            return _failed(Internal("The worker failed on this job; its log says why."), self._call.status)
+            return _failed(Internal("The worker failed on this job; its log says why."), self._attempt)
 
-    async def _relay(self) -> Ending:
-        pieces = await self._prepare()
-        self._call.started_ms = now_ms()
-        code = await self._leases.dispatch(self.lease, self._call.draft())
+    async def _run_course(self) -> Ending:
+        """Attempts, until one has shown something or there is no use in another."""
+        loop = asyncio.get_running_loop()
+        course = self._failover.course(self.lease.job.targets, loop.time())
+        while True:
+            ending, failure = await self._try(course.target)
+            if failure is None:
+                course.succeeded()
+            if failure is None or (self._attempt and self._attempt.shown):
+                break
+            wait_s = course.failed(failure, loop.time())
+            if wait_s is None:
+                break
+            await self._forget(ending)
+            await asyncio.sleep(wait_s)
+        if self._attempt and ending.end.shown:
+            if ending.end.state != DONE and self._calls > 1:
+                self._attempt.headers.append(("x-should-retry", "false"))  # we have done that for the client
+            self._attempt.show()
+        return ending
+
+    async def _try(self, target: Target) -> tuple[Ending, Failure | None]:
+        """One attempt, and why it failed.  Raises what has nothing to do with the target."""
+        lease, number = self.lease, self._calls + 1
+        provider = self._upstream.provider(target.provider)
+        if provider is None:
+            error: RelayError = UpstreamUnreachable(f"no provider {target.provider!r} is configured at this worker")
+            return _failed(error, None), failure_of(error)
+        call = Call(lease.job, target, lease.generation, number, lease.calls + number)
+        attempt = self._attempt = Attempt(call, provider, self._outlet, self._upstream)
+        try:
+            ending = await self._call(attempt, target)
+        except asyncio.CancelledError:
+            if not isinstance(self._why, UpstreamTimeout):
+                raise
+            error = self._reason()
+            self._why = None  # there may be another attempt, which can be stopped for another reason
+        except RelayError as raised:
+            error = raised
+        else:
+            if ending.end.state == DONE:
+                return ending, None
+            answer = attempt.answer
+            return ending, failure_in(call.status or 200, attempt.meter.error, answer.headers if answer else ())
+        if isinstance(error, Cancelled | _Lost):
+            raise error
+        return _failed(error, attempt), failure_of(error)
+
+    async def _call(self, attempt: Attempt, target: Target) -> Ending:
+        outgoing = await self._prepare(attempt, target)
+        call = attempt.call
+        call.cache_control = outgoing.cache_control
+        call.started_ms = now_ms()
+        code = await self._leases.dispatch(self.lease, call.draft())
         if code != 1:
-            self._call.started_ms = 0  # the provider was not called
+            call.started_ms = 0  # the provider was not called
             raise Cancelled(CANCELLED_MESSAGE) if code == scripts.CANCEL_WANTED else _Lost(code)
-        provider = cast(Provider, self._provider)
-        self._call_since = self._waiting_since = asyncio.get_running_loop().time()
-        self._patience = (provider.first_byte_s, "sent no answer")
-        answer = self._answer = await self._upstream.open(self.lease.job, self._call.id, pieces)
-        pieces.clear()
-        self._call.status = answer.status
-        self._head += answer.headers
-        with reading():
-            if answer.is_stream and answer.status == 200:
-                return await self._stream(answer, provider.idle_s)
-            return await self._whole(answer, provider.idle_s)
+        self._calls += 1
+        return await attempt.run(outgoing)
 
-    async def _prepare(self) -> list[bytes]:
-        """The bytes that go upstream: the client's, with the model in the provider's words.
-
-        They are never parsed here: the job says where things stand in them.
+    async def _prepare(self, attempt: Attempt, target: Target) -> Outgoing:
+        """The bytes that go upstream.  They are fetched anew for each attempt: to keep them would be a megabyte here
+        and there for every job that waits for its provider.
         """
         job = self.lease.job
-        self._provider = provider = self._upstream.provider(job.provider)
-        if provider is None:
-            raise UpstreamUnreachable(f"no provider {job.provider!r} is configured at this worker")
-        self._meter = METERS[provider.dialect](job.marker_ttls, provider.input_tokens_semantics)
         pieces = await self._leases.body(self.lease)
         if sum(map(len, pieces)) != job.body_bytes:
             raise JobLost("Redis lost the bytes of this request.")
-        prefixes = job.prefixes
-        if job.target != job.model:
-            assert job.model_spans, "the ingress finds what is to be renamed"
-            name = orjson.dumps(job.target)
-            pieces = replaced(pieces, job.model_spans, name)
-            prefixes = moved(prefixes, job.model_spans, len(name))
-        if prefixes:
-            # Hashing lets go of the interpreter, so beside the event loop it holds up nobody.
-            sent = await asyncio.to_thread(digests, prefixes, pieces)
-            self._head.append(("x-relay-prompt-sha256-sent", sent))
-        return pieces
+        outgoing = await self._rewriter.prepare(job, attempt.provider.way(job, target), pieces)
+        if outgoing.dropped:
+            log.info("job %s: %s does not know %s", job.id, target.provider, ", ".join(outgoing.dropped))
+        return outgoing
 
-    # -- an answer that streams ----------------------------------------------------------------------------------
+    async def _forget(self, ending: Ending) -> None:
+        """Settle an attempt that is followed by another."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        await attempt.close(cut=True)
+        if record := attempt.record(ending):
+            code = await self._leases.call_failed(self.lease, record)
+            if code != 1:
+                raise _Lost(code)
 
-    async def _stream(self, answer: Answer, idle_s: float) -> Ending:
-        outlet, meter, decoder = self._outlet, self._meter, Decoder()
-        outlet.head(answer.status, self._head)
-        async for chunk in answer.body:
-            events = decoder.feed(chunk)
-            if not events:
-                continue
-            for event in events:
-                meter.see(event)
-            if len(events) > 1 or events[0].name != b"ping":
-                self._news = True  # a provider that only pings is silent
-            if self._call.usage is None:
-                self._first_news(idle_s)
-            data = events[0].raw if len(events) == 1 else b"".join([event.raw for event in events])
-            if meter.error:
-                outlet.events(self._scrubbed(data), len(events))
-                await self._rest_of_error(answer, decoder)
-                return self._ending()
-            outlet.events(data, len(events))
-            if meter.ended:
-                return self._ending()
-            if outlet.buffered > BUFFER_BYTES:
-                await outlet.room()
-        if cut := decoder.flush():
-            for event in cut:
-                meter.see(event)
-            outlet.events(b"".join([event.raw for event in cut]), len(cut))
-        elif decoder.tail:
-            meter.see_body(decoder.tail)
-            if meter.error:  # the last bytes were an error, but no event: the client has not seen it
-                said = self._scrubbed((meter.error["message"] or meter.error["type"] or "").encode()).decode()
-                raise UpstreamProtocolError(f"the provider broke off: {said}")
-        return self._ending()
-
-    async def _rest_of_error(self, answer: Answer, decoder: Decoder) -> None:
-        """What follows an error is part of the answer (OpenAI's ``[DONE]``), if it follows soon."""
-        try:
-            with reading():
-                async with asyncio.timeout(LINGER_S):
-                    async for chunk in answer.body:
-                        if events := decoder.feed(chunk):
-                            self._outlet.events(self._scrubbed(b"".join([event.raw for event in events])), len(events))
-        except UpstreamError:
-            pass  # the client knows of the error; that the connection broke, too, is no news
-
-    def _first_news(self, idle_s: float) -> None:
-        """Time the first event, and leave a first count behind for whoever must end this job in our place."""
-        call = self._call
-        if call.first_event_ms is None:
-            call.first_event_ms = now_ms()
-            self._patience = (idle_s, "was silent")
-        call.usage = self._meter.usage
-        if call.usage is not None:
-            self._outlet.usage(call.draft())
-
-    def _ending(self) -> Ending:
-        """The end of an answer whose own bytes tell the client how it went."""
-        meter, status = self._meter, self._call.status
-        if meter.outcome == "completed":
-            return Ending(End(DONE, status=status), "completed")
-        if meter.error is None:
-            raise UpstreamTruncated("the provider's stream ended in the middle")
-        code = meter.error["type"] or "upstream_error"
-        message = self._scrubbed(meter.error["message"].encode()).decode()
-        return Ending(End(FAILED, code, message, status), "error")
-
-    def _scrubbed(self, text: bytes) -> bytes:
-        """What a provider says of an error, without its key: some quote the key they did not like."""
-        return self._upstream.scrub(self.lease.job.provider, text)
-
-    # -- an answer that comes whole ------------------------------------------------------------------------------
-
-    async def _whole(self, answer: Answer, idle_s: float) -> Ending:
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in answer.body:
-            if self._call.first_event_ms is None:
-                self._call.first_event_ms = now_ms()
-                self._patience = (idle_s, "was silent")
-            self._news = True
-            parts.append(chunk)
-            size += len(chunk)
-            if size > ANSWER_BYTES:
-                raise UpstreamProtocolError(f"the provider's answer is larger than {ANSWER_BYTES} bytes")
-        self._body = self._scrubbed(b"".join(parts))
-        self._meter.see_body(self._body)
-        if answer.status != 200 or self._meter.error:
-            error = self._meter.error
-            code = (error and error["type"]) or f"http_{answer.status}"
-            return Ending(End(FAILED, code, error["message"] if error else "", answer.status), "error")
-        if not object_in(self._body):
-            self._body = None
-            raise UpstreamProtocolError(
-                f"the provider answered 200 with {answer.content_type or 'a body'} that is no JSON"
-            )
-        return Ending(End(DONE, status=answer.status), "completed")
+    def _reason(self) -> RelayError:
+        """Why this task was cancelled by ``stop``; raises ``CancelledError`` if it was cancelled by somebody else."""
+        if self._why is None:
+            raise asyncio.CancelledError
+        # Stopped with a reason, which is not a cancellation for whoever runs us.
+        cast("asyncio.Task[None]", self._running).uncancel()
+        return self._why
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def _finish(self, ending: Ending) -> None:
         """End the job in Redis."""
-        record = self._record(ending)
+        attempt = self._attempt
+        record = attempt.record(ending) if attempt else []
         if isinstance(self._why, _Lost):
             code = self._why.answer
         else:
-            code = await self._publisher.finish(self._outlet, ending.end, record, *self._whole_answer())
+            code = await self._publisher.finish(self._outlet, ending.end, record, *self._whole_answer(ending))
         if code == scripts.HOLE:
             await self._leases.release([self.lease], "Redis lost part of this answer.")
-        elif code == scripts.NOT_OURS and (usage := self._meter.usage) and usage.final:
-            await self._leases.late_usage(self.lease, self._record(ending, version=2))
+        elif code == scripts.NOT_OURS and attempt and (usage := attempt.meter.usage) and usage.final:
+            await self._leases.late_usage(attempt.call, attempt.record(ending, version=2))
 
-    def _whole_answer(self) -> tuple[bytes | None, bytes]:
-        if self._body is None:
+    def _whole_answer(self, ending: Ending) -> tuple[bytes | None, bytes]:
+        attempt = self._attempt
+        if attempt is None or attempt.whole is None or not ending.end.shown:
             return None, b""
-        return orjson.dumps({"status": self._call.status, "headers": self._head}), self._body
-
-    def _record(self, ending: Ending, version: int = 1) -> Record:
-        call, usage = self._call, self._meter.usage
-        if not call.started_ms:
-            return []
-        call.usage, call.stop_reason = usage, self._meter.stop_reason
-        if usage:
-            kind = FINAL if usage.final else PARTIAL
-        else:
-            kind = FINAL if self._body is not None else PARTIAL if call.first_event_ms else UNKNOWN
-        return call.record(kind, ending.outcome, ending.end.code, version)
+        status, body = attempt.whole
+        return orjson.dumps({"status": status, "headers": attempt.headers}), body
 
 
-def _failed(error: RelayError, status: int | None) -> Ending:
+def _failed(error: RelayError, attempt: Attempt | None) -> Ending:
     state = CANCELLED if isinstance(error, Cancelled) else FAILED
     outcome = {"upstream_truncated": "truncated"}.get(error.code, "cancelled" if state == CANCELLED else "error")
-    return Ending(End(state, error.code, error.message, status, shown=False), outcome)
+    status = attempt.call.status if attempt else None
+    return Ending(End(state, error.code, error.message, status, shown=False, param=error.param), outcome)

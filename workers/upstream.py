@@ -19,6 +19,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from relay.broker.usage_stream import Call
 from relay.core.errors import (
     UpstreamError,
     UpstreamProtocolError,
@@ -26,11 +27,16 @@ from relay.core.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from relay.core.job import Job
+from relay.core.job import Dialect
 from relay.provider import Provider
 
 # Where each endpoint lives below a provider's base URL, which ends with its version.
 PATHS = {"messages": "messages", "count_tokens": "messages/count_tokens", "chat_completions": "chat/completions"}
+
+# Where a request of the other dialect goes.
+ANSWERS: dict[Dialect, str] = {"anthropic": "messages", "openai": "chat_completions"}
+
+_TRACE = ("traceparent", "tracestate")
 
 # Headers of an answer that end here: those of the connection (RFC 9110, 7.6.1), those that speak of bytes we may have
 # decoded, those of the provider's own edge, and cookies. Everything else travels back: request ids, rate limits,
@@ -108,9 +114,9 @@ class Upstream:
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._lines = {name: _Line(provider) for name, provider in providers.items()}
 
-    async def open(self, job: Job, call_id: str, pieces: list[bytes]) -> Answer:
-        """Call the provider of ``job`` with the body in ``pieces``.  Raises ``UpstreamError``."""
-        return await self._lines[job.provider].open(job, call_id, pieces)
+    async def open(self, call: Call, pieces: list[bytes]) -> Answer:
+        """Make this call, with the body in ``pieces``.  Raises ``UpstreamError``."""
+        return await self._lines[call.target.provider].open(call, pieces)
 
     def provider(self, name: str) -> Provider | None:
         line = self._lines.get(name)
@@ -157,13 +163,20 @@ class _Line:
             max_field_size=16 << 10,
         )
 
-    async def open(self, job: Job, call_id: str, pieces: list[bytes]) -> Answer:
-        headers = {**self._headers, **job.headers, "x-relay-call-id": call_id}
-        if self.provider.dialect == "anthropic":
+    async def open(self, call: Call, pieces: list[bytes]) -> Answer:
+        job, dialect = call.job, self.provider.dialect
+        headers = {**self._headers, "x-relay-call-id": call.id}
+        if job.surface == dialect:
+            headers |= job.headers
+            url = self._urls[job.endpoint]
+            if job.query:
+                url = url.copy_with(query=job.query.encode())
+        else:
+            # A client of the other dialect has nothing to say here but where its trace goes.
+            headers |= {name: job.headers[name] for name in _TRACE if name in job.headers}
+            url = self._urls[ANSWERS[dialect]]
+        if dialect == "anthropic":
             headers.setdefault("anthropic-version", self.provider.anthropic_version)
-        url = self._urls[job.endpoint]
-        if job.query:
-            url = url.copy_with(query=job.query.encode())
         if len(pieces) > 1:
             headers["content-length"] = str(sum(map(len, pieces)))
         content = pieces[0] if len(pieces) == 1 else _one_by_one(pieces)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
@@ -34,7 +35,9 @@ from relay.broker.publisher import Publisher
 from relay.broker.queue import CANCELLED_MESSAGE
 from relay.broker.rq_records import Recorder
 from relay.core.errors import Cancelled
+from relay.core.retry import Failover
 from relay.settings import Settings, load
+from workers.outgoing import Rewriter
 from workers.tasks import Task
 from workers.upstream import Upstream
 
@@ -124,6 +127,8 @@ class Shift:
         self._leases = Leases(self._link, self._popper, keys, settings, name)
         self._publisher = Publisher(self._link, keys, settings, name, settings.flush_ms / 1000)
         self._upstream = Upstream(settings.providers)
+        self._rewriter = Rewriter()
+        self._failover = Failover(settings.retries, settings.retry_s, random.random)
         self._done = 0
         self._settled = dict.fromkeys(("queued", "interrupted", "worker_lost", "cancelled", "unsettled"), 0)
         self._lag_s = 0.0
@@ -156,6 +161,7 @@ class Shift:
                 task.cancel()
             await asyncio.gather(taking, *background, return_exceptions=True)
             await self._upstream.close()
+            self._rewriter.close()
             for link in (self._link, self._popper, self._commands):
                 link.close()
         return self._done
@@ -189,7 +195,8 @@ class Shift:
             more = min(more, self._left - len(popped))
         leases = await self._leases.claim(popped, more)
         for lease in leases:
-            task = Task(lease, self._leases, self._publisher, self._upstream)
+            parts = (self._leases, self._publisher, self._upstream, self._rewriter, self._failover)
+            task = Task(lease, *parts)
             running = task.start()
             self._tasks[running] = task
             running.add_done_callback(self._ended)
@@ -347,6 +354,7 @@ class Shift:
             "requeued": self._settled["queued"],
             "interrupted": self._settled["interrupted"],
             "worker_lost": self._settled["worker_lost"],
+            "targets_out": self._failover.open_targets(asyncio.get_running_loop().time()),
             "loop_lag_ms": round(self._lag_s * 1000, 3),
         }
 

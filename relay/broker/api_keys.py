@@ -55,6 +55,7 @@ class ApiKey:
     last4: str
     expires_at: int | None = None
     revoked_at: int | None = None
+    cache: str = ""  # "auto": breakpoints for requests that set none; "off": never
 
     def refuse_if_over(self, now: float) -> None:
         """Raises ``Unauthenticated`` for a key that is revoked or expired."""
@@ -118,10 +119,11 @@ class ApiKeys:
         *,
         scopes: tuple[str, ...] = SCOPES,
         expires_at: int | None = None,
+        cache: str = "",
     ) -> tuple[ApiKey, str]:
         """A new key: its record and, this once, the key itself."""
         key = api_key.make(secrets.token_bytes(api_key.ID_BYTES + api_key.SECRET_BYTES))
-        record = replace(self._record(key, name, tenant), scopes=scopes, expires_at=expires_at)
+        record = replace(self._record(key, name, tenant), scopes=scopes, expires_at=expires_at, cache=cache)
         await self._store(record)
         return record, key
 

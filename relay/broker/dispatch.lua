@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Marks, just before the first byte goes out, that the provider may have been called.
+-- Marks, just before the first byte goes out, that the provider may have been called; `calls` counts how often.
 --
 -- KEYS  1 job
 -- ARGV  1 lease  2 the usage record so far, for whoever must end the job in the worker's place
@@ -16,5 +16,6 @@ elseif at[1] == 'claimed' then
   local time = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'state', 'dispatched', 'draft', ARGV[2],
     'dispatched_ms', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+  redis.call('HINCRBY', KEYS[1], 'calls', 1)
 end
 return 1

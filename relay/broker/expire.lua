@@ -18,15 +18,19 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local named = #ARGV > 16
 local settled = {}
 
-local function record_usage(job, generation, state, outcome)
+local function record_usage(job, id, state, outcome)
   local draft = redis.call('HGET', job, 'draft')
-  local kind = state == 'streaming' and 'partial' or 'unknown'
-  if state == 'claimed' or not draft or redis.call('HSETNX', job, 'usage:' .. generation, kind) == 0 then
+  if state == 'claimed' or not draft then
     return
   end
-  local record = cjson.decode(draft)
+  local record, kind = cjson.decode(draft), state == 'streaming' and 'partial' or 'unknown'
+  local call = record[4] -- behind v, its value, and the name
+  if redis.call('HSETNX', job, 'usage:' .. string.sub(call, #id + 2), kind) == 0 then
+    return
+  end
+  redis.call('HSET', job, 'usage_kind', kind)
   local created = redis.call('HGET', job, 'created_ms')
-  for _, value in ipairs({'kind', kind, 'outcome', outcome, 'error', outcome,
+  for _, value in ipairs({'cache_note', '', 'kind', kind, 'outcome', outcome, 'error', outcome,
     'total_ms', string.format('%.0f', now - created), 'ended_ms', string.format('%.0f', now)}) do
     record[#record + 1] = value
   end
@@ -58,7 +62,7 @@ local function settle(id)
   elseif tonumber(at[4]) >= tonumber(ARGV[8]) or (state == 'dispatched' and redis.call('HINCRBY', job, 'lost_calls', 1) > 1) then
     code, message = 'worker_lost', ARGV[15]
   end
-  record_usage(job, generation, state, code or 'worker_lost')
+  record_usage(job, id, state, code or 'worker_lost')
   if not code then
     redis.call('HSET', job, 'state', 'queued')
     redis.call('HDEL', job, 'worker', 'draft')

@@ -47,14 +47,15 @@ else
   redis.call('EXPIRE', job .. ':body', ARGV[6])
 end
 redis.call('ZREM', KEYS[3], id)
-if n > 0 and redis.call('HEXISTS', job, 'usage:' .. generation) == 0 then
-  local record = {unpack(ARGV, 17, 16 + n)}
+if n > 0 then
+  local record, facts = {unpack(ARGV, 17, 16 + n)}, {}
   for i = 1, n, 2 do
-    if record[i] == 'kind' then
-      redis.call('HSET', job, 'usage:' .. generation, record[i + 1])
-    end
+    facts[record[i]] = record[i + 1]
   end
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[14], '*', unpack(record))
+  if redis.call('HSETNX', job, 'usage:' .. string.sub(facts.call, #id + 2), facts.kind) == 1 then
+    redis.call('HSET', job, 'usage_kind', facts.kind)
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[14], '*', unpack(record))
+  end
 end
 
 -- RQ's records of an ended job: rq/job.py _handle_success and _handle_failure, rq/executions.py Execution.delete.

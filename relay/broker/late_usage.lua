@@ -2,7 +2,7 @@
 -- Gives a worker that lost its job the last word on what the call cost: partial or unknown becomes final, once.
 --
 -- KEYS  1 job  2 usage stream
--- ARGV  1 generation  2 most usage records kept  3… the record (field, value, …), with the call id of the first and version 2
+-- ARGV  1 the call's name  2 most usage records kept  3… the record (field, value, …), with the call id of the first and version 2
 -- Returns 1 written  0 not needed: a final record exists, or the first was never written.
 
 local field = 'usage:' .. ARGV[1]
@@ -10,6 +10,6 @@ local kind = redis.call('HGET', KEYS[1], field)
 if kind ~= 'partial' and kind ~= 'unknown' then
   return 0
 end
-redis.call('HSET', KEYS[1], field, 'final')
+redis.call('HSET', KEYS[1], field, 'final', 'usage_kind', 'final')
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
 return 1

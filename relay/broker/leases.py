@@ -19,7 +19,7 @@ from relay.broker.connections import Link, OutOfMemoryError
 from relay.broker.keys import Keys
 from relay.broker.queue import CANCELLED_MESSAGE, Limits, fields
 from relay.broker.rq_records import EXECUTION_TTL_S, RqNames
-from relay.broker.usage_stream import Record
+from relay.broker.usage_stream import Call, Record
 from relay.core.job import Job
 
 WORKER_LOST_MESSAGE = "Every worker that took this job was lost before it answered."
@@ -40,7 +40,8 @@ class Lease:
     job: Job
     generation: int
     id: str  # "<generation>-<token>"; RQ's id of the execution, too
-    attempt: int
+    claims: int  # of this job so far, this one included
+    calls: int  # of the provider, by the workers before
     inline: bytes
 
 
@@ -126,6 +127,12 @@ class Leases:
         args = [lease.id, orjson.dumps([str(value) for value in draft])]
         return int(await self._link.insist(scripts.DISPATCH, [self._keys.job(lease.job.id)], args))
 
+    async def call_failed(self, lease: Lease, record: Record) -> int:
+        """Account for a call that came to nothing, before another one: 1, else a code of ``scripts``."""
+        args = [lease.id, self._limits.usage_maxlen, *record]
+        names = [self._keys.job(lease.job.id), self._keys.usage]
+        return int(await self._link.insist(scripts.CALL_FAILED, names, args))
+
     async def heartbeat(self, leases: Sequence[Lease]) -> list[int]:
         """Renew them all in one call: 0, or a code of ``scripts``, for each."""
         _, now_s = rq_records.timestamps()
@@ -168,10 +175,10 @@ class Leases:
         """Whether an operator ran ``rq suspend``."""
         return bool(await self._link.execute("EXISTS", rq_records.SUSPENDED))
 
-    async def late_usage(self, lease: Lease, record: Record) -> bool:
+    async def late_usage(self, call: Call, record: Record) -> bool:
         """Report the final usage of a call whose job was given away meanwhile."""
-        args = [lease.generation, self._limits.usage_maxlen, *record]
-        names = [self._keys.job(lease.job.id), self._keys.usage]
+        args = [call.name, self._limits.usage_maxlen, *record]
+        names = [self._keys.job(call.job.id), self._keys.usage]
         return bool(await self._link.insist(scripts.LATE_USAGE, names, args))
 
     async def _settle(self, named: list[Any], interrupted: str) -> list[Settled]:
@@ -192,4 +199,11 @@ class Leases:
 def _lease(entry: list[Any]) -> Lease:
     _, generation, flat, inline = entry
     stored = fields(flat)
-    return Lease(Job.decode(stored), int(generation), stored["lease"], int(stored["attempts"]), inline)
+    return Lease(
+        Job.decode(stored),
+        int(generation),
+        stored["lease"],
+        int(stored["attempts"]),
+        int(stored.get("calls", 0)),
+        inline,
+    )

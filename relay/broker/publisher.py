@@ -128,11 +128,13 @@ class End:
     message: str = ""
     status: int | None = None
     shown: bool = True
+    param: str | None = None  # what in the request was wrong
 
     def encode(self) -> bytes:
         if self.shown:
             return orjson.dumps({"state": self.state})
-        return orjson.dumps({"state": self.state, "error": {"code": self.code, "message": self.message}})
+        error = {"code": self.code, "message": self.message} | ({"param": self.param} if self.param else {})
+        return orjson.dumps({"state": self.state, "error": error})
 
 
 class Publisher:

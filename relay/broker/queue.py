@@ -66,7 +66,7 @@ class JobStatus:
     state: str
     generation: int
     sequence: int
-    attempts: int
+    calls: int
     worker: str
     claimed_ms: int | None
     dispatched_ms: int | None
@@ -97,13 +97,12 @@ class JobStatus:
         def number(name: str) -> int | None:
             return int(stored[name]) if stored.get(name) else None
 
-        generation = int(stored["generation"])
         return cls(
             job=Job.decode(stored),
             state=stored["state"],
-            generation=generation,
+            generation=int(stored["generation"]),
             sequence=int(stored["sequence"]),
-            attempts=int(stored["attempts"]),
+            calls=int(stored.get("calls", 0)),
             worker=stored.get("worker", ""),
             claimed_ms=number("claimed_ms"),
             dispatched_ms=number("dispatched_ms"),
@@ -112,7 +111,7 @@ class JobStatus:
             error=stored.get("error") or None,
             message=stored.get("message") or None,
             http_status=number("status"),
-            usage_kind=stored.get(f"usage:{generation}"),
+            usage_kind=stored.get("usage_kind"),
         )
 
 

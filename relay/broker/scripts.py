@@ -24,6 +24,7 @@ def _load(name: str) -> Script:
 SUBMIT = _load("submit")
 CLAIM = _load("claim")
 DISPATCH = _load("dispatch")
+CALL_FAILED = _load("call_failed")
 APPEND = _load("append")
 FINISH = _load("finish")
 HEARTBEAT = _load("heartbeat")
@@ -31,6 +32,8 @@ EXPIRE = _load("expire")
 CANCEL = _load("cancel")
 UNSTICK = _load("unstick")
 LATE_USAGE = _load("late_usage")
+USAGE_LAG = _load("usage_lag")
+USAGE_TRIM = _load("usage_trim")
 
 # Answers that mean the same in every script.
 NOT_OURS = -1  # another lease owns the job, or it has ended

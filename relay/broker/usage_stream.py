@@ -1,7 +1,8 @@
 """The usage stream: one record per provider call, written in the step that ends the call.
 
 A record is flat text, field by field, so that ``XRANGE`` reads well and any consumer can use it. A number nobody
-reported is the empty string, never 0. The call id is ``<job>:<generation>``; a sink keeps the highest ``v`` of each.
+reported is the empty string, never 0. The call id is ``<job>:<generation>``, and ``<job>:<generation>.2`` and so on
+for what a worker calls after a failure; a sink keeps the highest ``v`` of each.
 
 ``kind``: ``final`` the provider closed its count · ``partial`` what was known when the stream broke · ``unknown`` the
 provider may have been called and nothing came back.
@@ -16,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from relay.core.job import Job
+from relay.core.job import Job, Target
 from relay.core.usage import Usage
 
 FINAL, PARTIAL, UNKNOWN = "final", "partial", "unknown"
@@ -24,10 +25,11 @@ FINAL, PARTIAL, UNKNOWN = "final", "partial", "unknown"
 # Fields, in the order they are written; the README's table is made from it.
 FIELDS = {
     "v": "version of the record: 1, or 2 when a worker that had lost its job reported late",
-    "call": "`<job>:<generation>`, unique per provider call; also sent upstream as `x-relay-call-id`",
+    "call": "`<job>:<generation>`, for later calls of the same worker `<job>:<generation>.2` …; "
+    "unique per provider call, and sent upstream as `x-relay-call-id`",
     "job": "job id",
-    "generation": "the attempt's generation",
-    "attempt": "number of the attempt, from 1",
+    "generation": "names the worker's lease",
+    "attempt": "number of the call for this job, from 1",
     "tenant": "owner of the API key",
     "key_id": "id of the API key",
     "surface": "`anthropic` or `openai`",
@@ -40,6 +42,7 @@ FIELDS = {
     "queue_ms": "from acceptance to dispatch",
     "first_event_ms": "from dispatch to the first event or byte of the answer",
     "status": "HTTP status of the provider's answer",
+    "cache_control": "what became of the request's breakpoints, as in the header `x-relay-cache-control`",
     "input_tokens": "uncached input",
     "cache_read_tokens": "input read from the cache",
     "cache_write_5m_tokens": "input written to the cache for 5 minutes",
@@ -50,6 +53,7 @@ FIELDS = {
     "usage_first": "the provider's first usage object, JSON",
     "usage_last": "the provider's last usage object, JSON",
     "stop_reason": "as reported",
+    "cache_note": "why nothing was cached, where the relay knows",
     "kind": "`final`, `partial` or `unknown`",
     "outcome": "`completed`, `error`, `truncated`, `cancelled`, `interrupted`, `worker_lost` …",
     "error": "error code or type, empty on success",
@@ -73,17 +77,24 @@ class Call:
     """What is known of a provider call while it runs.  Times are Unix milliseconds."""
 
     job: Job
+    target: Target
     generation: int
-    attempt: int
-    started_ms: int
+    number: int  # among the calls of this lease, from 1
+    attempt: int  # among all calls for the job, from 1
+    started_ms: int = 0
+    cache_control: str = ""
     first_event_ms: int | None = None
     status: int | None = None
     stop_reason: str | None = None
     usage: Usage | None = None
 
     @property
+    def name(self) -> str:
+        return f"{self.generation}" if self.number == 1 else f"{self.generation}.{self.number}"
+
+    @property
     def id(self) -> str:
-        return f"{self.job.id}:{self.generation}"
+        return f"{self.job.id}:{self.name}"
 
     def draft(self) -> Record:
         """The record so far: what another worker would have to go by."""
@@ -91,20 +102,23 @@ class Call:
         return [
             *("v", 1, "call", self.id, "job", job.id, "generation", self.generation, "attempt", self.attempt),
             *("tenant", job.tenant, "key_id", job.key_id, "surface", job.surface, "endpoint", job.endpoint),
-            *("provider", job.provider, "model", job.model, "target", job.target, "stream", int(job.stream)),
+            *("provider", self.target.provider, "model", job.model, "target", self.target.model),
+            *("stream", int(job.stream)),
             *("started_ms", self.started_ms, "queue_ms", max(0, self.started_ms - job.created_ms)),
             *("first_event_ms", "" if self.first_event_ms is None else max(0, self.first_event_ms - self.started_ms)),
             *("status", _text(self.status)),
+            *("cache_control", self.cache_control),
             *(_tokens(usage) if usage else _NOTHING),
             *("stop_reason", _text(self.stop_reason)),
         ]
 
-    def record(self, kind: str, outcome: str, error: str = "", version: int = 1) -> Record:
+    def record(self, kind: str, outcome: str, error: str = "", note: str = "", version: int = 1) -> Record:
         """The closed record."""
         ended = now_ms()
         record = self.draft()
         record[1] = version
         total = max(0, ended - self.job.created_ms)
+        record += ("cache_note", note)
         return [*record, "kind", kind, "outcome", outcome, "error", error, "total_ms", total, "ended_ms", ended]
 
 

@@ -20,7 +20,7 @@ from relay.core import cache_control, document
 from relay.core.cache_control import Breakpoint, Ttl, refusal, shown
 from relay.core.document import Outline, Span
 from relay.core.errors import InvalidRequest
-from relay.core.job import Dialect
+from relay.core.job import Dialect, StreamUsage
 from relay.core.pieces import Part, Prefix
 
 Endpoint = Literal["messages", "count_tokens", "chat_completions"]
@@ -36,6 +36,7 @@ class Peek:
     model: str
     messages: int  # how many
     stream: bool
+    stream_usage: StreamUsage
     breakpoints: tuple[Breakpoint, ...]
     max_tokens: int | None
     user: str | None  # the caller's own customer, as it names them
@@ -52,10 +53,12 @@ def peek(body: bytes, surface: Dialect, endpoint: Endpoint) -> Peek:
     if not isinstance(request, dict):
         raise InvalidRequest(f"The request body must be a JSON object, not {shown(request)}.")
     is_counting = endpoint == "count_tokens"
+    stream = not is_counting and _stream(request)
     return Peek(
         model=_model(request),
         messages=_messages(request),
-        stream=not is_counting and _stream(request),
+        stream=stream,
+        stream_usage=_stream_usage(request) if stream and surface == "openai" else "",
         breakpoints=_breakpoints(request, surface, is_counting),
         max_tokens=_max_tokens(request),
         user=_USER[surface](request),
@@ -87,6 +90,13 @@ def _stream(request: dict[str, Any]) -> bool:
     if not isinstance(stream, bool):
         raise refusal("stream", "Input should be a valid boolean", stream)
     return stream
+
+
+def _stream_usage(request: dict[str, Any]) -> StreamUsage:
+    if "stream_options" not in request:
+        return "unasked"
+    options = request["stream_options"]
+    return "asked" if isinstance(options, dict) and options.get("include_usage") is True else "declined"
 
 
 def _messages(request: dict[str, Any]) -> int:

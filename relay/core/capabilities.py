@@ -59,7 +59,7 @@ def adapt(body: bytes, dialect: Dialect, capability: Capability) -> Adapted:
 
     The very same bytes if it has no marker; else markers are cut out and breakpoints put in, and nothing else changes.
     """
-    if capability == "keep" or not _may_have_markers(body):
+    if capability == "keep" or not may_have_markers(body):
         return Adapted(body, ())
     splice, changes = Splice(body), []
     for path, holder in holders(document.parse(body), dialect):
@@ -88,9 +88,12 @@ def change_of(path: str, marker: Any, member: dict[str, Any]) -> Change:
     return Change(path, _ttl(marker), own.get("ttl", "30m") if own else None)
 
 
-def header(changes: Sequence[Change]) -> str:
-    """The value of ``HEADER``, as in ``stripped=messages.0.content.1;ttl=1h, translated=system.0;ttl=5m;as=30m``."""
-    entries = [_entry(change) for change in changes[:_CHANGES_SHOWN]]
+def header(changes: Sequence[Change], added: Sequence[str] = ()) -> str:
+    """The value of ``HEADER``, as in ``stripped=messages.0.content.1;ttl=1h, translated=system.0;ttl=5m;as=30m``.
+
+    ``added``: where breakpoints were put for a client that set none, as in ``added=tools.3``.
+    """
+    entries = [f"added={path}" for path in added] + [_entry(change) for change in changes[:_CHANGES_SHOWN]]
     if len(changes) > _CHANGES_SHOWN:
         entries.append(f"more={len(changes) - _CHANGES_SHOWN}")
     return ", ".join(entries)
@@ -143,7 +146,7 @@ def _inside(member: dict[str, Any]) -> bytes:
     return orjson.dumps(member)[1:-1]
 
 
-def _may_have_markers(body: bytes) -> bool:
+def may_have_markers(body: bytes) -> bool:
     """Without the name, and without an escaped letter, there is none."""
     return b'"cache_control"' in body or b"\\u00" in body
 

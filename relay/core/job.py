@@ -37,6 +37,19 @@ STATUS = {
 
 OnDisconnect = Literal["finish", "cancel"]
 
+# Whether an OpenAI stream was asked to end with its usage: it was, it was not, or it was asked something else in
+# ``stream_options``. Empty where the question does not arise.
+StreamUsage = Literal["", "asked", "unasked", "declined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place to send a request to; ``model`` is the name that provider knows."""
+
+    provider: str
+    dialect: Dialect
+    model: str
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -54,16 +67,17 @@ class Job:
     query: str  # of the client's URL, without "?"
     headers: dict[str, str]  # those that go upstream
     model: str  # as the client wrote it
-    provider: str
-    target: str  # the model name the provider knows
+    targets: tuple[Target, ...]  # in the order they are tried
     stream: bool
     created_ms: int
     body_bytes: int
     body_pieces: int  # 0: small enough to come with the job itself
     marker_ttls: tuple[str, ...] = ()
     on_disconnect: OnDisconnect = "cancel"
-    model_spans: tuple[Span, ...] = ()  # where ``target`` goes in the body; none where it is ``model``
+    model_spans: tuple[Span, ...] = ()  # where a target's name goes in the body; none where it is always ``model``
     prefixes: tuple[Prefix, ...] = ()  # whose SHA-256 the client asked for
+    stream_usage: StreamUsage = ""
+    auto_cache: bool = False  # put breakpoints where the client set none
 
     def encode(self) -> dict[str, str | int]:
         """As the fields of a Redis hash."""
@@ -76,8 +90,7 @@ class Job:
             "query": self.query,
             "headers": orjson.dumps(self.headers).decode(),
             "model": self.model,
-            "provider": self.provider,
-            "target": self.target,
+            "targets": orjson.dumps([(each.provider, each.dialect, each.model) for each in self.targets]).decode(),
             "stream": int(self.stream),
             "created_ms": self.created_ms,
             "body_bytes": self.body_bytes,
@@ -86,6 +99,8 @@ class Job:
             "on_disconnect": self.on_disconnect,
             "model_spans": orjson.dumps(self.model_spans).decode(),
             "prefixes": orjson.dumps(self.prefixes).decode(),
+            "stream_usage": self.stream_usage,
+            "auto_cache": int(self.auto_cache),
         }
 
     @classmethod
@@ -98,7 +113,9 @@ _NAMES = tuple(field.name for field in fields(Job))
 # How a field is read that is not plain text.
 _READ: dict[str, Callable[[str], Any]] = {
     "headers": orjson.loads,
+    "targets": lambda text: tuple(Target(*target) for target in orjson.loads(text)),
     "stream": lambda text: text == "1",
+    "auto_cache": lambda text: text == "1",
     "created_ms": int,
     "body_bytes": int,
     "body_pieces": int,

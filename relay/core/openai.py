@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from relay.core.errors import RelayError
 from relay.core.meter import InputTokensSemantics, Outcome, ProviderError, error_in, member, object_in, text
 from relay.core.sse import Event
 from relay.core.usage import RawUsage, Usage, share_out, ttl_of_markers
@@ -18,6 +19,8 @@ from relay.core.usage import RawUsage, Usage, share_out, ttl_of_markers
 # A key whose value is a piece of text, up to that piece; and the inside of a JSON string.
 _TEXT_KEY = re.compile(rb'(?:content|arguments)": ?"')
 _STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+')
+
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 # OpenAI's own limit for ``n``.
 MAX_CHOICES = 128
@@ -207,6 +210,24 @@ def _writes(details: RawUsage, write_ttl: str | None) -> tuple[dict[str, int], b
     written = details.count("cache_creation_input_tokens")
     split = details.members("cache_creation").counts(_COMPATIBLE_TTLS)
     return share_out(written, split, write_ttl or "5m")
+
+
+class WithoutUsage:
+    """A stream for a client that did not ask for its usage: the chunk that has nothing else is left out.
+
+    The relay asks for it in any case.  A translator's interface, which has nothing to add at the end.
+    """
+
+    error: RelayError | None = None
+
+    def feed(self, event: Event) -> list[bytes]:
+        # Inside a text the quotes would be escaped.
+        if _NO_CHOICES.search(event.data) and member(object_in(event.data), "usage"):
+            return []
+        return [event.raw]
+
+    def close(self) -> list[bytes]:
+        return []
 
 
 class _Shape(NamedTuple):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import translate
 from typing import NamedTuple
 
 from relay.core.errors import NotFound
-from relay.core.job import Dialect
+from relay.core.job import Dialect, Target
 
 # What a glob stands for in GET /v1/models, newest first. From the model lists of the official Python SDKs
 # (anthropic 2.12, openai 3.54) as of 2026-11; dated snapshots and retired names are left out. A name that is missing
@@ -36,15 +35,6 @@ KNOWN_MODELS: dict[Dialect, tuple[str, ...]] = {
 
 # Enough to see a typing error by, short enough for one line.
 _NAMED_IN_ERROR = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One place to send a request to; ``model`` is the name that provider knows."""
-
-    provider: str
-    dialect: Dialect
-    model: str
 
 
 class Served(NamedTuple):

@@ -6,20 +6,15 @@ is part of their meaning: subscribe, wait for the acknowledgement, enqueue, and 
 
 from __future__ import annotations
 
-import time
-
-from relay.broker.queue import pieces_of
 from relay.broker.subscriber import Reader
-from relay.core.body import MODEL_SPANS_MAX, Endpoint, model_spans
-from relay.core.document import Span
-from relay.core.errors import InvalidRequest, RelayError
-from relay.core.job import Dialect, Job, new_id
-from relay.core.routing import Target
+from relay.core.body import Endpoint
+from relay.core.errors import RelayError
+from relay.core.job import Dialect
 from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
-from relay.ingress.headers import HeaderList, to_provider
-from relay.ingress.inspection import Facts
+from relay.ingress.headers import HeaderList
 from relay.ingress.requests import authenticate, check_content_type, check_scope
 from relay.ingress.stream import NativeAnswer
+from relay.ingress.submission import Asked, plan
 from relay.ingress.watch import Watch
 from relay.ingress.wiring import Ingress
 
@@ -71,28 +66,9 @@ class Native:
         check_content_type(headers)
         body = await ingress.bodies.read(exchange)
         try:
-            asked = headers.get(b"x-relay-prompt-digests") == b"1"
-            facts = await ingress.inspector.inspect(body, self._surface, self._endpoint, asked)
-            target = self._target(facts.model)
-            job = Job(
-                id=new_id(ingress.settings.partition),
-                tenant=key.tenant,
-                key_id=key.id,
-                surface=self._surface,
-                endpoint=self._endpoint,
-                query=_query(exchange.scope),
-                headers=to_provider(headers),
-                model=facts.model,
-                stream=facts.stream,
-                created_ms=time.time_ns() // 1_000_000,
-                body_bytes=len(body),
-                body_pieces=pieces_of(len(body)),
-                marker_ttls=facts.marker_ttls,
-                provider=target.provider,
-                target=target.model,
-                model_spans=_renamed(body, facts, target),
-                prefixes=facts.prefixes,
-            )
+            query = exchange.scope["query_string"].decode("latin-1")
+            asked = Asked(self._surface, self._endpoint, query, headers, body)
+            job, digests = await plan(ingress, key, asked)
             reader = await ingress.subscriber.open(job.id, fresh=True)
             try:
                 await ingress.queue.submit(job, body)
@@ -102,38 +78,4 @@ class Native:
         finally:
             ingress.bodies.drop(body)
         exchange.job_id = job.id
-        return job.stream, reader, _digests(facts)
-
-    def _target(self, model: str) -> Target:
-        """Where the request goes.  Raises ``NotFound``, and ``InvalidRequest`` where only a translation would do."""
-        targets = self._ingress.router.resolve(model)
-        for target in targets:
-            if target.dialect == self._surface:
-                return target
-        first = targets[0]
-        raise InvalidRequest(
-            f"The model {model!r} is served by provider {first.provider!r}, which speaks the {first.dialect} dialect; "
-            f"the relay does not translate to it from the {self._surface} dialect yet.",
-            param="model",
-        )
-
-
-def _query(scope: Scope) -> str:
-    query: str = scope["query_string"].decode("latin-1")
-    if not (query.isascii() and query.isprintable()):
-        raise InvalidRequest("The query string may hold printable ASCII only.")
-    return query
-
-
-def _renamed(body: bytes, facts: Facts, target: Target) -> tuple[Span, ...]:
-    """Where the worker has to write the target's name for the model.  Raises ``InvalidRequest``."""
-    if target.model == facts.model:
-        return ()
-    spans = facts.model_spans or model_spans(body)  # a small body is looked through here, and only if need be
-    if len(spans) > MODEL_SPANS_MAX:
-        raise InvalidRequest(f"model: The member may not be repeated more than {MODEL_SPANS_MAX} times.", param="model")
-    return spans
-
-
-def _digests(facts: Facts) -> HeaderList:
-    return [(b"x-relay-prompt-sha256-received", facts.digests.encode())] if facts.digests else []
+        return job.stream, reader, [(b"x-relay-prompt-sha256-received", digests.encode())] if digests else []

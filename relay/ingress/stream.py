@@ -187,8 +187,12 @@ class JobStream:
 
 def error_in(end: dict[str, Any]) -> RelayError | None:
     """The error a reader must be shown, if the provider's own bytes did not tell it."""
-    error = end.get("error")
-    return from_code(error["code"], error["message"]) if error else None
+    told = end.get("error")
+    if not told:
+        return None
+    error = from_code(told["code"], told["message"])
+    error.param = told.get("param")
+    return error
 
 
 def says_nothing(frames: list[Frame], cursor: Cursor) -> bool:

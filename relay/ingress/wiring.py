@@ -39,6 +39,7 @@ class Ingress:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.router = settings.router()
+        self.auto_cache = tuple(filter(None, map(str.strip, settings.auto_cache.split(","))))
         self.draining = False
         self.watches: set[Watch] = set()
         self.bodies = Bodies(settings.body_limit_bytes)

@@ -21,11 +21,12 @@ from relay.broker.rq_records import RqNames
 from relay.broker.scripts import Script
 from relay.broker.usage_stream import Call, Record
 from relay.core.frame import Frame, decode
-from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, FAILED, QUEUED, STREAMING, Job, new_id
+from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, FAILED, QUEUED, STREAMING, Job, Target, new_id
 from tests.support.wait import wait_until
 
 REQUEST = b'{"model": "claude-sonnet-4-6", "messages": []}'
 TENANT = "acme"
+CLAUDE = Target("anthropic", "anthropic", "claude-sonnet-4-6")
 
 RUNNING = (CLAIMED, DISPATCHED, STREAMING)
 ALL_STATES = (QUEUED, *RUNNING, DONE, FAILED, CANCELLED)
@@ -57,8 +58,7 @@ def make_job(body: bytes = REQUEST, **facts: Any) -> Job:
         query="",
         headers={"anthropic-version": "2023-06-01"},
         model="claude-sonnet-4-6",
-        provider="anthropic",
-        target="claude-sonnet-4-6",
+        targets=(CLAUDE,),
         stream=True,
         created_ms=1_763_760_000_000,
         body_bytes=len(body),
@@ -73,7 +73,8 @@ def event(number: int) -> bytes:
 
 
 def call_of(lease: Lease) -> Call:
-    return Call(lease.job, lease.generation, lease.attempt, started_ms=lease.job.created_ms + 50)
+    job, attempt = lease.job, lease.calls + 1
+    return Call(job, job.targets[0], lease.generation, 1, attempt, started_ms=job.created_ms + 50)
 
 
 def draft_of(lease: Lease) -> Record:

@@ -20,6 +20,7 @@ from tests.broker.system import (
     TENANT,
     Broker,
     Worker,
+    call_of,
     draft_of,
     dump,
     flushed,
@@ -64,7 +65,7 @@ async def test_a_popped_job_is_claimed_and_leaves_the_intermediate_queue(
     assert popped == job.id
     assert await redis.lrange(broker.rq.intermediate, 0, -1) == [job.id]
     [lease] = await worker.leases.claim([popped], 0)
-    assert (lease.job, lease.attempt, lease.inline) == (job, 1, REQUEST)
+    assert (lease.job, lease.claims, lease.inline) == (job, 1, REQUEST)
     assert await redis.llen(broker.rq.intermediate) == 0
     assert await state_of(redis, broker.keys, job) == CLAIMED
 
@@ -147,7 +148,7 @@ async def test_a_lost_reply_to_a_claim_costs_neither_the_job_nor_an_attempt(brok
         leases = await worker.leases.claim([popped or ""], 1)
         assert [lease.job for lease in leases] == jobs[:2]
         assert await queue_of(broker, redis) == [jobs[2].id]
-        assert {lease.attempt for lease in leases} == {1}
+        assert {lease.claims for lease in leases} == {1}
         worker.link.close()
 
 
@@ -202,7 +203,7 @@ async def test_a_popped_job_that_nobody_claims_is_queued_again_after_a_while(bro
     assert await queue_of(broker, redis) == [job.id, other.id]
     assert await redis.llen(broker.rq.intermediate) == 0
     [lease, _] = await reaper.leases.claim([], 2)
-    assert (lease.job, lease.attempt) == (job, 1)
+    assert (lease.job, lease.claims) == (job, 1)
 
 
 async def test_a_popped_job_has_all_the_time_of_a_lease(broker: Broker, worker: Worker, reaper: Worker) -> None:
@@ -322,7 +323,7 @@ async def test_a_job_lost_before_the_call_is_queued_again_ahead_of_others(
 
     assert await queue_of(broker, redis) == [job.id, other.id]
     second = await reaper.claim()
-    assert (second.job, second.attempt, second.inline) == (job, 2, REQUEST)
+    assert (second.job, second.claims, second.inline) == (job, 2, REQUEST)
     assert second.generation > lease.generation
     assert await usage_records(redis, broker.keys) == []
 
@@ -332,7 +333,7 @@ async def test_a_job_that_loses_every_worker_is_given_up(broker: Broker, reaper:
     outcomes = []
     for attempt in range(1, broker.limits.max_claims + 1):
         lease = await broker.worker(f"host-{attempt}-000000").claim()
-        assert lease.attempt == attempt
+        assert lease.claims == attempt
         outcomes.append((await expired(broker, redis, reaper, job)).outcome)
     assert outcomes == ["queued", "queued", "worker_lost"]
     status = await broker.queue.status(job.id, TENANT)
@@ -465,7 +466,7 @@ async def test_a_job_handed_back_before_the_call_has_lost_no_attempt(broker: Bro
     for _ in range(broker.limits.max_claims + 2):
         worker = broker.worker()
         lease = await worker.claim()
-        assert lease.attempt == 1
+        assert lease.claims == 1
         assert await worker.leases.release([lease]) == [Settled(job.id, "queued", CLAIMED)]
     assert await queue_of(broker, redis) == [job.id]
 
@@ -478,7 +479,7 @@ async def test_a_job_handed_back_at_its_last_attempt_is_queued_too(
         await worker.claim()
         await expired(broker, redis, reaper, job)
     lease = await worker.claim()
-    assert lease.attempt == broker.limits.max_claims
+    assert lease.claims == broker.limits.max_claims
     assert await worker.leases.release([lease]) == [Settled(job.id, "queued", CLAIMED)]
 
 
@@ -510,8 +511,8 @@ async def test_a_worker_that_lost_its_job_reports_the_cost_once(
     assert lease
     await expired(broker, redis, reaper, job)
     record = record_of(lease, version=2)
-    assert await worker.leases.late_usage(lease, record)
-    assert not await worker.leases.late_usage(lease, record)
+    assert await worker.leases.late_usage(call_of(lease), record)
+    assert not await worker.leases.late_usage(call_of(lease), record)
     first, last = await usage_records(redis, broker.keys)
     assert first["call"] == last["call"] == f"{job.id}:{lease.generation}"
     assert [(each["v"], each["kind"]) for each in (first, last)] == [("1", kind), ("2", "final")]
@@ -521,14 +522,14 @@ async def test_what_was_reported_finally_is_not_reported_again(broker: Broker, w
     _, lease = await broker.in_state(DONE, worker)
     assert lease
     before = await dump(redis)
-    assert not await worker.leases.late_usage(lease, record_of(lease, version=2))
+    assert not await worker.leases.late_usage(call_of(lease), record_of(lease, version=2))
     assert await dump(redis) == before
 
 
 async def test_a_call_that_never_was_has_no_late_usage(broker: Broker, worker: Worker, redis: Redis) -> None:
     _, lease = await broker.in_state(CLAIMED, worker)
     assert lease
-    assert not await worker.leases.late_usage(lease, record_of(lease, version=2))
+    assert not await worker.leases.late_usage(call_of(lease), record_of(lease, version=2))
     assert await usage_records(redis, broker.keys) == []
 
 

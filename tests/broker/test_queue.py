@@ -38,7 +38,7 @@ async def test_an_accepted_job_is_stored_whole(broker: Broker, redis: Redis) -> 
     job = await broker.submit()
     status = await broker.queue.status(job.id, TENANT)
     assert (status.job, status.state, status.status) == (job, QUEUED, "queued")
-    assert (status.generation, status.sequence, status.attempts) == (0, 0, 0)
+    assert (status.generation, status.sequence, status.calls) == (0, 0, 0)
     assert await redis.hvals(broker.keys.body(job.id)) == [REQUEST.decode()]
     assert await redis.lrange(broker.rq.queue, 0, -1) == [job.id]
 
@@ -110,7 +110,7 @@ async def test_the_status_follows_the_job(broker: Broker, worker: Worker, redis:
     job = await broker.submit()
     lease = await worker.claim()
     claimed = await now()
-    assert (claimed.status, claimed.attempts, claimed.generation) == ("in_progress", 1, lease.generation)
+    assert (claimed.status, claimed.calls, claimed.generation) == ("in_progress", 0, lease.generation)
     assert (claimed.worker, claimed.worker_pid) == ("host-4711-ab12cd", 4711)
     assert claimed.claimed_ms and not claimed.dispatched_ms
 

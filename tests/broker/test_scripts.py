@@ -21,6 +21,7 @@ from tests.broker.system import (
     Broker,
     EchoingLink,
     Worker,
+    call_of,
     dump,
     event,
     flushed,
@@ -87,6 +88,8 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
     popped = await worker.leases.pop(1)
     [lease] = await worker.leases.claim([popped or ""], 3)
     await worker.dispatch(lease)
+    await worker.leases.call_failed(lease, record_of(lease))
+    await worker.dispatch(lease)
     outlet = worker.outlet(lease)
     await worker.stream(outlet, 2)
     outlet.usage(record_of(lease))
@@ -110,7 +113,7 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
                 else:
                     await let_lease_lapse(redis, broker.keys, lease.job)
                     await worker.leases.expire()
-                await worker.leases.late_usage(lease, record_of(lease, version=2))
+                await worker.leases.late_usage(call_of(lease), record_of(lease, version=2))
                 await queue.cancel(lease.job.id, TENANT)
     # Popped and forgotten.
     await queue.submit(make_job(), REQUEST)
@@ -122,12 +125,13 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
     assert {
         ("submit", "[1, 0]", "[0, 0]"),
         ("dispatch", "1", "1"),
+        ("call_failed", "1", "1"),
         ("heartbeat", "[0]", "[0]"),
         ("finish", "1", "0"),
         ("late_usage", "1", "0"),
         ("cancel", "[b'cancelled', b'']", "[b'cancelled', b'']"),
     } <= answers
-    assert all(first == again for name, first, again in echo.heard if name in ("claim", "append", "dispatch", "cancel"))
+    assert all(first == again for name, first, again in echo.heard if name in ("claim", "append", "dispatch", "call_failed", "cancel"))
 
 
 # --- said under another lease
@@ -160,6 +164,7 @@ async def _heartbeat(worker: Worker, lease: Lease) -> object:
 
 ACTS: dict[str, Act] = {
     "dispatch": lambda worker, lease: worker.dispatch(lease),
+    "call_failed": lambda worker, lease: worker.leases.call_failed(lease, record_of(lease)),
     "head": _head,
     "append": _append,
     "finish": _finish,

@@ -23,7 +23,7 @@ from relay.broker.scripts import CANCEL_WANTED, HOLE, NOT_OURS
 from relay.core.errors import NotFound
 from relay.core.frame import END, EVENTS, decode
 from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, ENDED, FAILED, QUEUED, STREAMING, Job
-from tests.broker.system import RUNNING, TENANT, Broker, Worker, event, flushed, record_of
+from tests.broker.system import RUNNING, TENANT, Broker, Worker, call_of, event, flushed, record_of
 from tests.support.leftovers import keys_without_expiry
 from tests.support.processes import RedisServer
 
@@ -156,7 +156,7 @@ class Life(RuleBasedStateMachine):
             known.state, known.lease, known.generation = CLAIMED, lease.id, lease.generation
             known.attempts += 1
             known.sequence = 0
-            assert lease.attempt == known.attempts
+            assert lease.claims == known.attempts
         return multiple(*[(who, lease) for lease in leases])
 
     @rule(who=st.integers(0, 1))
@@ -300,7 +300,7 @@ class Life(RuleBasedStateMachine):
     def report_late(self, owned: tuple[int, Lease]) -> None:
         who, lease = owned
         kinds = self.known[lease.job.id].usage.get(lease.generation, [])
-        written = self._run(self.workers[who].leases.late_usage(lease, record_of(lease, version=2)))
+        written = self._run(self.workers[who].leases.late_usage(call_of(lease), record_of(lease, version=2)))
         assert written == (kinds in (["partial"], ["unknown"]))
         if written:
             kinds.append("final")

@@ -8,13 +8,15 @@ import pytest
 
 from relay.broker.usage_stream import FIELDS, Call, Record
 from relay.core.usage import Usage
-from tests.broker.system import make_job
+from tests.broker.system import CLAUDE, make_job
 
 STARTED_MS = make_job().created_ms + 70
 
 
 def call(**known: object) -> Call:
-    return replace(Call(make_job(), generation=1_763_760_000_070, attempt=2, started_ms=STARTED_MS), **known)
+    return replace(
+        Call(make_job(), CLAUDE, generation=1_763_760_000_070, number=1, attempt=2, started_ms=STARTED_MS), **known
+    )
 
 
 def as_dict(record: Record) -> dict[str, str | int]:
@@ -32,7 +34,7 @@ def test_a_draft_is_the_beginning_of_its_record() -> None:
 
 
 def test_a_record_tells_whose_call_it_was_and_when() -> None:
-    job = make_job(model="fast", target="claude-sonnet-4-6", stream=True)
+    job = make_job(model="fast", stream=True)
     record = as_dict(call(job=job, first_event_ms=STARTED_MS + 300, status=200).record("final", "completed"))
     expected = {
         "v": 1,

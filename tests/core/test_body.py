@@ -48,7 +48,7 @@ def refusal_of(text: bytes, surface: Dialect = "anthropic", endpoint: Endpoint =
 def test_a_peek_holds_what_the_relay_has_to_know() -> None:
     system = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     seen = peek(body(stream=True, system=system, metadata={"user_id": "u"}), "anthropic", "messages")
-    assert seen == Peek("m", 1, True, (Breakpoint("system.0", "1h"),), 5, "u")
+    assert seen == Peek("m", 1, True, "", (Breakpoint("system.0", "1h"),), 5, "u")
     assert seen.marker_ttls == ("1h",)
 
 

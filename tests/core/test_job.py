@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from relay.broker.keys import partition_of
 from relay.core import job as jobs
-from relay.core.job import Job, new_id
+from relay.core.job import Job, Target, new_id
 from relay.core.pieces import Prefix
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 places = st.integers(0, 2**40)
+dialects = st.sampled_from(["anthropic", "openai"])
 parts = st.tuples(st.sampled_from(["tools", "system", "messages"]), places, places)
 prefixes = st.builds(
     Prefix, path=texts, ttl=st.sampled_from(["5m", "1h"]), parts=st.lists(parts, max_size=3).map(tuple)
@@ -21,13 +22,12 @@ job_facts = st.builds(
     id=st.just("0-0123456789abcdef0123456789abcdef"),
     tenant=texts,
     key_id=texts,
-    surface=st.sampled_from(["anthropic", "openai"]),
+    surface=dialects,
     endpoint=st.sampled_from(["messages", "count_tokens", "chat_completions"]),
     query=texts,
     headers=st.dictionaries(texts, texts, max_size=3),
     model=texts,
-    provider=texts,
-    target=texts,
+    targets=st.lists(st.builds(Target, texts, dialects, texts), min_size=1, max_size=3).map(tuple),
     stream=st.booleans(),
     created_ms=st.integers(0, 2**53),
     body_bytes=st.integers(0, 2**40),
@@ -36,6 +36,8 @@ job_facts = st.builds(
     on_disconnect=st.sampled_from(["finish", "cancel"]),
     model_spans=st.lists(st.tuples(places, places), max_size=2).map(tuple),
     prefixes=st.lists(prefixes, max_size=2).map(tuple),
+    stream_usage=st.sampled_from(["", "asked", "unasked", "declined"]),
+    auto_cache=st.booleans(),
 )
 
 

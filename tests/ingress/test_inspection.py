@@ -12,9 +12,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from relay.child import BIG_BYTES, BIG_PROSE_BYTES
 from relay.core.body import model_spans
 from relay.core.errors import InvalidRequest, Unavailable
-from relay.ingress.inspection import BIG_BYTES, BIG_PROSE_BYTES, Inspector, inspect, is_big
+from relay.ingress.inspection import Inspector, inspect, is_big
 from tests.support.processes import Process, python
 from tests.support.relay import message
 from tests.support.wait import wait_until

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from relay.core.job import Job
+from relay.core.job import Job, Target
 from tests.broker.system import Broker, event
 from tests.ingress.hand import JSON, HandWorker
 from tests.support import http
@@ -57,7 +57,11 @@ async def test_an_answer_that_is_no_stream_comes_whole(door: Relay, hand: HandWo
 async def test_the_openai_surface_reaches_an_openai_provider(door: Relay, hand: HandWorker, path: str) -> None:
     answer, job = await _exchange(door, hand, path, CHAT, b"{}")
     assert answer.status == 200
-    assert (job.surface, job.endpoint, job.provider, job.target) == ("openai", "chat_completions", "openai", "gpt-5")
+    assert (job.surface, job.endpoint, job.targets) == (
+        "openai",
+        "chat_completions",
+        (Target("openai", "openai", "gpt-5"),),
+    )
 
 
 async def _exchange(
@@ -153,7 +157,7 @@ async def test_a_renamed_model_is_found_for_the_worker(door: Relay, hand: HandWo
     work = await hand.take()
     await work.answer()
     assert (await asking).status == 200
-    assert work.job.target == "claude-x"
+    assert work.job.targets[0].model == "claude-x"
     assert [body[start:end] for start, end in work.job.model_spans] == [b'"anthropic/claude-x"']
 
 

@@ -11,14 +11,17 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from relay.broker.leases import Lease
 from relay.broker.queue import JobStatus
 from relay.core.frame import BODY, END, EVENTS, HEAD, Frame
-from relay.core.job import Job
+from relay.core.job import Job, Target
+from relay.core.retry import Failover
 from relay.provider import Provider
 from tests.broker.conftest import broker, redis_server, worker
 from tests.broker.system import TENANT, Broker, Worker, frames_of, make_job, usage_records
 from tests.support.badprovider import BadProvider
 from tests.support.relay import message
+from workers.outgoing import Rewriter
 from workers.tasks import Task
 from workers.upstream import Upstream
 
@@ -68,6 +71,8 @@ class Desk:
         self.redis = redis
         self.provider = provider
         self.http = http
+        self.rewriter = Rewriter()
+        self.failover = Failover(retries=0, retry_s=60, dice=lambda: 0.0)
         self.job: Job
         self.task: Task
         self.running: asyncio.Task[None]
@@ -78,9 +83,12 @@ class Desk:
         lease = await self.worker.claim()
         assert lease.job == job
         self.job = job
-        self.task = Task(lease, self.worker.leases, self.worker.publisher, self.http)
+        self.task = self.task_of(lease)
         self.running = self.task.start()
         return self.task
+
+    def task_of(self, lease: Lease) -> Task:
+        return Task(lease, self.worker.leases, self.worker.publisher, self.http, self.rewriter, self.failover)
 
     async def told(self) -> Told:
         """What came of the job, when its task is done."""
@@ -102,7 +110,10 @@ class Desk:
 
     async def begin_asking(self, mode: str, dialect: str = "anthropic", **members: Any) -> Task:
         body = request(mode, **members)
-        return await self.begin(body, provider=dialect, surface=dialect, endpoint=ENDPOINTS[dialect])
+        target = Target(dialect, dialect, members.get("model", f"m@{mode}"))
+        return await self.begin(
+            body, model=target.model, targets=(target,), surface=dialect, endpoint=ENDPOINTS[dialect]
+        )
 
 
 def request(mode: str, **members: Any) -> bytes:

@@ -13,7 +13,7 @@ from relay.broker import scripts
 from relay.core.body import model_spans, prefixes
 from relay.core.errors import Cancelled
 from relay.core.frame import END, EVENTS, HEAD
-from relay.core.job import CANCELLED, DONE, FAILED, QUEUED
+from relay.core.job import CANCELLED, DONE, FAILED, QUEUED, Target
 from relay.core.pieces import digests
 from tests.broker.system import REQUEST, TENANT, Broker, dump, frames_of, let_lease_lapse, usage_records
 from tests.support import dialects
@@ -24,8 +24,9 @@ from tests.support.relay import message
 from tests.support.upstream import EVENT_STREAM, JSON, Call, answer, replay
 from tests.support.wait import wait_until
 from tests.workers.conftest import KEY, Desk, Told, later, request
-from workers.tasks import LINGER_S, Task
+from workers.attempt import LINGER_S
 
+RENAMED = (Target("anthropic", "anthropic", "m@"),)
 SAID = 5  # text events of a whole answer
 
 
@@ -250,7 +251,7 @@ async def test_what_the_provider_receives_is_what_the_client_sent(desk: Desk) ->
 @pytest.mark.parametrize("padding", [0, 200_000, 3 << 20], ids=["inline", "one piece", "several pieces"])
 async def test_renaming_the_model_changes_that_span_and_nothing_else(desk: Desk, padding: int) -> None:
     body = b'{ "pad":"%b","model": "anthropic/m@" , "stream":true}' % (b"x" * padding)
-    told = await desk.run(body, model="anthropic/m@", target="m@", model_spans=model_spans(body))
+    told = await desk.run(body, model="anthropic/m@", targets=RENAMED, model_spans=model_spans(body))
     [call] = desk.provider.calls
     assert call.body == body.replace(b"anthropic/m@", b"m@")
     assert call.headers.get("content-length") == str(len(call.body))
@@ -262,7 +263,13 @@ async def test_the_digests_told_are_of_the_bytes_that_were_sent(desk: Desk, leng
     body = b'{"model":"anthropic/m@","system":[{"type":"text","text":"%b",%b}],"messages":[],"stream":true}'
     body %= (b"x" * length, b'"cache_control":{"type":"ephemeral"}')
     found = prefixes(body, "anthropic")
-    told = await desk.run(body, model="anthropic/m@", target="m@", model_spans=model_spans(body), prefixes=found)
+    told = await desk.run(
+        body,
+        model="anthropic/m@",
+        targets=(Target("anthropic", "anthropic", "m@"),),
+        model_spans=model_spans(body),
+        prefixes=found,
+    )
     [call] = desk.provider.calls
     assert told.head
     sent = digests(prefixes(call.body, "anthropic"), [call.body])
@@ -280,14 +287,14 @@ async def test_a_request_whose_bytes_redis_lost_is_not_sent(desk: Desk) -> None:
     job = await desk.broker.submit(b"x" * 100_000)
     await desk.redis.delete(desk.broker.keys.body(job.id))
     lease = await desk.worker.claim()
-    desk.job, desk.task = job, Task(lease, desk.worker.leases, desk.worker.publisher, desk.http)
+    desk.job, desk.task = job, desk.task_of(lease)
     desk.running = desk.task.start()
     told = await desk.told()
     assert (told.status.error, told.records, desk.provider.calls) == ("job_lost", [], [])
 
 
 async def test_a_provider_nobody_configured_is_not_reached(desk: Desk) -> None:
-    told = await desk.run(REQUEST, provider="elsewhere")
+    told = await desk.run(REQUEST, targets=(Target("elsewhere", "anthropic", "m"),))
     assert told.status.error == "upstream_unreachable"
     assert "'elsewhere'" in (told.status.message or "")
     assert told.records == []
@@ -348,7 +355,7 @@ async def test_a_job_cancelled_before_the_call_is_not_called(desk: Desk, broker:
     job = await broker.submit(request(""))
     lease = await desk.worker.claim()
     await broker.queue.cancel(job.id, TENANT)
-    desk.job, desk.task = job, Task(lease, desk.worker.leases, desk.worker.publisher, desk.http)
+    desk.job, desk.task = job, desk.task_of(lease)
     desk.running = desk.task.start()
     told = await desk.told()
     assert (told.status.state, told.records, desk.provider.calls) == (CANCELLED, [], [])
@@ -442,7 +449,7 @@ async def test_the_cost_of_a_job_that_was_given_away_is_reported_late(desk: Desk
 
     desk.provider.script = script
     await desk.begin_asking("")
-    await wait_until(lambda: _head_is_out(desk))
+    await wait_until(lambda: desk.provider.calls)
     await let_lease_lapse(redis, desk.broker.keys, desk.job)
     await desk.worker.leases.expire()
     asleep.set()
@@ -450,10 +457,6 @@ async def test_the_cost_of_a_job_that_was_given_away_is_reported_late(desk: Desk
     assert [(record["v"], record["kind"]) for record in told.records] == [("1", "unknown"), ("2", "final")]
     assert told.records[1]["output_tokens"] == "1"
     assert told.status.state == QUEUED
-
-
-async def _head_is_out(desk: Desk) -> bool:
-    return [frame.kind for frame in await frames_of(desk.redis, desk.broker.keys, desk.job)] == [HEAD]
 
 
 async def test_a_job_redis_forgot_ends_without_a_word(desk: Desk, redis: Redis) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from relay.broker import usage_stream
 from relay.core.errors import (
     RelayError,
     UpstreamProtocolError,
@@ -20,7 +21,7 @@ from relay.core.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from relay.core.job import Job
+from relay.core.job import Job, Target
 from tests.broker.system import make_job
 from tests.support.badprovider import BadProvider
 from tests.support.processes import free_port
@@ -30,12 +31,17 @@ from tests.workers.conftest import KEY, provider_at
 from workers import upstream as module
 from workers.upstream import NOT_PASSED_BACK, Answer, Upstream, reading
 
-CALL_ID = "0-0123:1763760000000"
+GPT = (Target("openai", "openai", "gpt-5"),)
+
+
+def made(job: Job | None = None) -> usage_stream.Call:
+    job = job or make_job()
+    return usage_stream.Call(job, job.targets[0], generation=1_763_760_000_000, number=1, attempt=1)
 
 
 async def call(http: Upstream, job: Job | None = None, pieces: list[bytes] | None = None) -> tuple[Answer, bytes]:
     """An answer, and its body."""
-    got = await http.open(job or make_job(), CALL_ID, [b"{}"] if pieces is None else pieces)
+    got = await http.open(made(job), [b"{}"] if pieces is None else pieces)
     try:
         with reading():
             return got, b"".join([chunk async for chunk in got.body])
@@ -92,7 +98,12 @@ async def test_anthropics_key_has_a_header_of_its_own(http: Upstream, upstream: 
 
 async def test_openais_key_is_a_bearer_token(http: Upstream, upstream: BadProvider) -> None:
     upstream.script = answer(b"{}")
-    await call(http, make_job(provider="openai", endpoint="chat_completions", headers={}))
+    await call(
+        http,
+        make_job(
+            targets=(Target("openai", "openai", "gpt-5"),), surface="openai", endpoint="chat_completions", headers={}
+        ),
+    )
     [sent] = upstream.calls
     assert sent.path == "/v1/chat/completions"
     headers = sent.headers
@@ -120,7 +131,7 @@ async def test_the_headers_are_these_and_no_others(http: Upstream, upstream: Bad
         "content-type": "application/json",
         "user-agent": "llm-relay",
         "x-api-key": KEY,
-        "x-relay-call-id": CALL_ID,
+        "x-relay-call-id": f"{job.id}:1763760000000",
     }
 
 
@@ -184,7 +195,7 @@ async def test_a_stream_comes_as_it_is_sent(http: Upstream, upstream: BadProvide
         await call.finish()
 
     upstream.script = script
-    got = await http.open(make_job(), CALL_ID, [b"{}"])
+    got = await http.open(made(), [b"{}"])
     chunks = aiter(got.body)
     assert got.is_stream
     assert await anext(chunks) == b"data: 1\n\n"
@@ -218,7 +229,7 @@ async def test_an_answer_that_is_not_read_to_its_end_is_hung_up_on(http: Upstrea
         await asyncio.Event().wait()
 
     upstream.script = script
-    got = await http.open(make_job(), CALL_ID, [b"{}"])
+    got = await http.open(made(), [b"{}"])
     await anext(aiter(got.body))
     await got.close()
     async with asyncio.timeout(5):
@@ -338,7 +349,7 @@ async def test_a_call_that_is_called_off_is_hung_up_on(http: Upstream, upstream:
         await asyncio.Event().wait()
 
     upstream.script = script
-    opening = asyncio.ensure_future(http.open(make_job(), CALL_ID, [b"{}"]))
+    opening = asyncio.ensure_future(http.open(made(), [b"{}"]))
     await wait_until(lambda: upstream.calls)
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)

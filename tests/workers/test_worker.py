@@ -101,7 +101,7 @@ async def _shop(
     server: RedisServer, _upstream: BadProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Shop, Process]]:
     shop = Shop(server, _upstream, tmp_path_factory.mktemp("shop"))
-    worker = await shop.worker(RELAY_ABANDON_GRACE_S=str(GRACE_S), RELAY_FIRST_BYTE_S="1", RELAY_IDLE_S="1")
+    worker = await shop.worker(RELAY_ABANDON_GRACE_S=str(GRACE_S), RELAY_FIRST_BYTE_S="1", RELAY_IDLE_S="1", RELAY_RETRIES="0")
     yield shop, worker
     await shop.close()
 

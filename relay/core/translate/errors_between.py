@@ -125,7 +125,7 @@ def _fault(payload: Mapping[str, Any], status: int | None) -> _Fault:
     inner = payload.get("error") or payload
     error = error_in({"error": inner})
     kind, code = (error["type"], error["code"]) if error else (None, None)
-    status = status or _status(kind, code)
+    status = status or status_of(kind, code)
     # The meter keeps the beginning of a message for the record; the client gets the whole.  ``detail`` is FastAPI's.
     message = (inner.get("message") or inner.get("detail")) if isinstance(inner, Mapping) else inner
     if not isinstance(message, str):
@@ -133,7 +133,7 @@ def _fault(payload: Mapping[str, Any], status: int | None) -> _Fault:
     return _Fault(status, kind, message, code)
 
 
-def _status(kind: str | None, code: str | None) -> int:
+def status_of(kind: str | None, code: str | None) -> int:
     """The code is the finer word; gateways write the status itself there."""
     if code and _FAILURE.fullmatch(code):
         return int(code)
