@@ -5,7 +5,6 @@ Redis and rich are imported where they are used: every command of ``relay`` load
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from relay.cli_redis import FLAGS, on_redis
 from relay.core.errors import InvalidRequest
 from relay.flags import with_settings
-from relay.local.data_dir import DataDir
 from relay.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Cache = Literal["auto", "off"]
 T = TypeVar("T")
 
-_FLAGS = ("redis_url", "data_dir", "log_level")
-
 
 @keys.command()
-@with_settings(*_FLAGS)
+@with_settings(*FLAGS)
 def create(
     settings: Settings,
     name: Annotated[str, typer.Option(help="What it is for, as the list will show it.")],
@@ -54,7 +51,7 @@ def create(
 
 
 @keys.command("list")
-@with_settings(*_FLAGS)
+@with_settings(*FLAGS)
 def list_keys(settings: Settings, as_json: AsJson = False) -> None:
     """List the API keys: all about them but the keys themselves."""
     records = _run(settings, lambda held: held.list())
@@ -72,7 +69,7 @@ def list_keys(settings: Settings, as_json: AsJson = False) -> None:
 
 
 @keys.command()
-@with_settings(*_FLAGS)
+@with_settings(*FLAGS)
 def revoke(
     settings: Settings,
     key: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or enough of its beginning.")],
@@ -84,22 +81,9 @@ def revoke(
 
 
 def _run(settings: Settings, use: Callable[[ApiKeys], Coroutine[Any, Any, T]]) -> T:
-    """Do one thing with the keys. A ``relay up`` in the data directory has its own Redis, unless another is named."""
     from relay.broker.api_keys import ApiKeys
-    from relay.broker.connections import client
 
-    url = settings.redis_url
-    if "redis_url" not in settings.model_fields_set:
-        url = DataDir(settings.data_dir).redis_url or url
-
-    async def connected() -> T:
-        redis = client(url)
-        try:
-            return await use(ApiKeys(redis))
-        finally:
-            await redis.aclose()
-
-    return asyncio.run(connected())
+    return on_redis(settings, lambda redis: use(ApiKeys(redis)))
 
 
 def _public(record: ApiKey) -> dict[str, Any]:

@@ -88,24 +88,57 @@ class Provider(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")
-    dialect: Dialect
-    base_url: Annotated[str, AfterValidator(_base_url)]
-    api_key: Annotated[str, AfterValidator(check)] | None = Field(default=None, repr=False)
-    models: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default={}, repr=False)
-    anthropic_version: str = Field(default="2023-06-01", pattern=r"^\d{4}-\d\d-\d\d$")
-    input_tokens_semantics: Literal["exclusive", "inclusive"]
-    cache_control: Capability
-    role_system: Literal["hoist", "native"] = "hoist"
-    default_max_tokens: int = Field(default=4096, gt=0, le=10_000_000)
-    refuses_disabled_thinking: bool = False
-    reasoning: Literal["drop", "extension"] = "drop"
-    stream_usage: bool = True
-    connect_s: Seconds
-    first_byte_s: Seconds
-    idle_s: Seconds
-    total_s: Seconds
-    concurrency: int | None = Field(default=None, gt=0, le=100_000)
+    dialect: Dialect = Field(description="`anthropic` or `openai`; a provider called after one speaks it.")
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(description="Its address, with or without `/v1`.")
+    api_key: Annotated[str, AfterValidator(check)] | None = Field(
+        default=None,
+        repr=False,
+        description="`env:VARIABLE` or `file:PATH`, never the key itself; none for a server without.",
+    )
+    models: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        default=(), description="Names or globs it serves; by default those of its dialect."
+    )
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(
+        default={}, repr=False, description="Sent with every call; values may be references."
+    )
+    cache_control: Capability = Field(
+        description="What it does with breakpoints: `keep`, `strip`, or OpenAI's own `explicit_breakpoints`."
+    )
+    stream_usage: bool = Field(default=True, description="openai: streams may be asked for their usage.")
+    reasoning: Literal["drop", "extension"] = Field(
+        default="drop", description="openai: whether `reasoning_content` and `thinking_blocks` may be sent back to it."
+    )
+    default_max_tokens: int = Field(
+        default=4096,
+        gt=0,
+        le=10_000_000,
+        description="anthropic: `max_tokens` for a translated request without a limit.",
+    )
+    role_system: Literal["hoist", "native"] = Field(
+        default="hoist", description="anthropic: `native` where it takes system messages amid the others."
+    )
+    refuses_disabled_thinking: bool = Field(
+        default=False, description="anthropic: its models refuse `thinking: disabled`."
+    )
+    anthropic_version: str = Field(
+        default="2023-06-01", pattern=r"^\d{4}-\d\d-\d\d$", description="anthropic: for clients that name none."
+    )
+    input_tokens_semantics: Literal["exclusive", "inclusive"] = Field(
+        description="anthropic: `inclusive` for a server whose `input_tokens` hold the cached ones."
+    )
+    connect_s: Seconds = Field(description="As `RELAY_CONNECT_S`, for this provider.")
+    first_byte_s: Seconds = Field(description="As `RELAY_FIRST_BYTE_S`.")
+    idle_s: Seconds = Field(description="As `RELAY_IDLE_S`.")
+    total_s: Seconds = Field(description="As `RELAY_TOTAL_S`.")
+    concurrency: int | None = Field(
+        default=None, gt=0, le=100_000, description="Calls under way at a time; others wait in the queue."
+    )
+    requests_per_minute: int | None = Field(
+        default=None, gt=0, le=10**9, description="Calls begun per minute, likewise."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, gt=0, le=10**9, description="Tokens per minute, those read from the cache left out, likewise."
+    )
 
     _sandbox_key: SecretStr | None = PrivateAttr(default=None)
 
@@ -186,3 +219,27 @@ class Provider(BaseModel):
         twin = self.model_copy()
         twin._sandbox_key = key
         return twin
+
+
+# -- the README's table --------------------------------------------------------------------------------------------
+
+# Those that follow from another one, said in words.
+_DEFAULTS = {
+    "dialect": "the name",
+    "base_url": "the vendor's",
+    "cache_control": "anthropic `keep`, openai `strip`",
+    "input_tokens_semantics": "`exclusive`",
+    "models": "`claude-*`, `gpt-*` …",
+    "headers": "–",
+}
+
+
+def markdown_table() -> str:
+    """Every member of ``[providers.NAME]`` with its default and meaning."""
+    rows = ["| member | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Provider.model_fields.items():
+        if name != "name":
+            default = field.default
+            known = "–" if default is None or field.is_required() else f"`{str(default).lower()}`"
+            rows.append(f"| `{name}` | {_DEFAULTS.get(name, known)} | {field.description} |")
+    return "\n".join(rows) + "\n"

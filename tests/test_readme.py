@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from relay import provider
 from relay.broker.keys import TABLE
 from relay.broker.usage_stream import FIELDS
 from relay.core.job import STATUS
-from relay.ingress.native import PATHS
+from relay.ingress.paths import PATHS
 from relay.local import banner
 from relay.settings import Settings, markdown_table
 
@@ -24,6 +25,10 @@ def rows(*cells: tuple[str, ...]) -> str:
 
 def test_the_settings_table_is_made_from_the_settings() -> None:
     assert markdown_table() in README
+
+
+def test_the_table_of_a_providers_members_is_made_from_them() -> None:
+    assert provider.markdown_table() in README
 
 
 def test_the_table_of_redis_names_is_made_from_keys_py() -> None:
