@@ -1,4 +1,4 @@
-"""The command line: ``relay up | serve | work | sandbox | keys | health | settings | version``.
+"""The command line of the relay: one command for each process, and those that ask about or change what they keep.
 
 Reads the settings and hands them to what does the work. Imports of that work stand inside the commands: an ingress
 never loads a worker's world, and ``relay version`` loads none.
@@ -13,7 +13,11 @@ from typing import Annotated
 
 import typer
 
+from relay.cli_jobs import jobs
 from relay.cli_keys import keys
+from relay.cli_limits import limits
+from relay.cli_usage import usage
+from relay.cli_webhooks import webhooks
 from relay.core.errors import RelayError
 from relay.environment import SECRETS, TABLES
 from relay.flags import with_settings
@@ -27,6 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks show the values of variables
 )
 app.add_typer(keys, name="keys")
+app.add_typer(jobs, name="jobs")
+app.add_typer(limits, name="limits")
+app.add_typer(usage, name="usage")
+app.add_typer(webhooks, name="webhooks")
 
 
 def main() -> None:
@@ -71,6 +79,24 @@ def work(settings: Settings) -> None:
     from workers import main as worker
 
     worker.run(settings)
+
+
+@app.command()
+@with_settings()
+def ledger(settings: Settings) -> None:
+    """Run a ledger: it takes usage records into the database and prices them."""
+    from relay.ledger import main as books
+
+    books.run(settings)
+
+
+@app.command()
+@with_settings()
+def console(settings: Settings) -> None:
+    """Run a console: the usage API and the dashboard."""
+    from relay.console import main as pages
+
+    pages.run(settings)
 
 
 @app.command()

@@ -37,11 +37,23 @@ def create(
     cache: Annotated[
         Cache | None, typer.Option(help="auto: breakpoints for requests that set none; off: never any of ours.")
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="jobs:read, jobs:write, usage:read or admin, as often as need be; all but admin if none."),
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="See and manage all tenants in the console.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is shown this once."""
+    from relay.broker.api_keys import ADMIN, ALL_SCOPES, SCOPES
+
     expires_at = _timestamp(expires) if expires else None
-    made = _run(settings, lambda held: held.create(name, tenant, expires_at=expires_at, cache=cache or ""))
+    scopes = tuple(dict.fromkeys([*(scope or SCOPES), *([ADMIN] if admin else [])]))
+    if strange := [each for each in scopes if each not in ALL_SCOPES]:
+        raise InvalidRequest(f"--scope: {strange[0]!r} is none of {', '.join(ALL_SCOPES)}")
+    made = _run(
+        settings, lambda held: held.create(name, tenant, scopes=scopes, expires_at=expires_at, cache=cache or "")
+    )
     record, key = made
     if as_json:
         typer.echo(json.dumps(_public(record) | {"key": key}))

@@ -11,9 +11,7 @@ from relay.local.data_dir import DataDir
 from relay.settings import Settings
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-    from relay.broker.connections import Link
+    from relay.broker.connections import Client, Link
 
 T = TypeVar("T")
 
@@ -21,7 +19,7 @@ T = TypeVar("T")
 FLAGS = ("redis_url", "data_dir", "log_level")
 
 
-def on_redis(settings: Settings, use: Callable[[Redis], Coroutine[Any, Any, T]]) -> T:
+def on_redis(settings: Settings, use: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     """Do one thing there with redis-py."""
     from relay.broker.connections import client
 

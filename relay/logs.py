@@ -39,8 +39,9 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=render))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # Its start and stop are said by our own ready line and exit code.
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # Their starts and stops are said by our own ready lines and exit codes.
+    for library in ("uvicorn", "alembic"):
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

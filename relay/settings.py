@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from relay import environment
+from relay.core.origins import origins_of
 from relay.core.routing import Router
 from relay.provider import BASE_URLS, Provider, Seconds
 from relay.reference import SettingsError, clean
@@ -51,6 +52,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address the HTTP server listens on.")
     port: Port = Field(8080, description="Port the HTTP server listens on; 0 takes a free one.")
+    console_port: Port = Field(
+        8081, description="Port of the console; `relay up` takes the one after its own, or a free one, if not set."
+    )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         repr=False,
@@ -70,7 +74,10 @@ class Settings(BaseSettings):
     )
     queue: Name = Field("relay", description="Name of the RQ queue.")
     queue_limit: int = Field(
-        10_000, ge=1, le=10_000_000, description="Jobs that may wait; beyond it new ones get 429 with Retry-After."
+        50_000, ge=1, le=10_000_000, description="Jobs that may wait; beyond it new ones get 429 with Retry-After."
+    )
+    tenant_queue_limit: int = Field(
+        10_000, ge=1, le=10_000_000, description="Jobs of one tenant that may wait; beyond it new ones get 429."
     )
     # One value in Redis may have 512 MiB; half of that leaves room for everything around it.
     body_limit_bytes: int = Field(
@@ -97,14 +104,44 @@ class Settings(BaseSettings):
         "",
         description="Models (names or globs, with commas between) whose requests get breakpoints if they set none.",
     )
+    cors_origins: str = Field(
+        "",
+        description="Origins, with commas between, whose pages may use the relay from a browser, "
+        "such as `https://app.example.com`.",
+    )
+    webhook_allow_private: bool = Field(
+        False, description="Let webhooks go to private addresses, over plain http and to any port, too."
+    )
+    webhook_timeout_s: Seconds = Field(10, description="Longest delivery of a webhook.")
+    webhook_retry_s: Seconds = Field(
+        5, description="Pause after the first delivery of a webhook that failed; it grows fourfold, up to 4 h."
+    )
+    webhook_give_up_s: Retention = Field(86_400, description="How long a webhook that fails is tried again.")
     pending_ttl_s: Retention = Field(86_400, description="How long a job may wait for a worker before it is dropped.")
     log_ttl_s: Retention = Field(3600, description="How long a job's events can be replayed after its end.")
     result_ttl_s: Retention = Field(86_400, description="How long a job and its result are kept after its end.")
     dead_ttl_s: Retention = Field(604_800, description="How long jobs that failed for good are kept for replay.")
-    usage_maxlen: int = Field(1_000_000, ge=1000, le=100_000_000, description="Records kept in the usage stream.")
-    ledger_url: str | None = Field(
-        None, repr=False, description="Database of the ledger; SQLite in the data directory if not set."
+    # Redis holds it all: 10,000 requests of 1 KB took 55 MB of it at most.
+    batch_limit_bytes: int = Field(
+        100 * 2**20, ge=1024, le=1024 * 2**20, description="Largest batch, and largest uploaded file; beyond it 413."
     )
+    batch_limit_items: int = Field(50_000, ge=1, le=1_000_000, description="Most requests of a batch.")
+    batch_window_s: Retention = Field(
+        86_400, description="How long a batch may take: a request of it that has not begun by then expires."
+    )
+    batch_ttl_s: Retention = Field(
+        604_800, description="How long a batch and its results are kept after its end, and an uploaded file."
+    )
+    usage_maxlen: int = Field(1_000_000, ge=1000, le=100_000_000, description="Records kept in the usage stream.")
+    usage_ttl_s: Retention = Field(
+        3600, description="How long a record stays in the usage stream after the ledger has stored it, about."
+    )
+    ledger_url: str | None = Field(
+        None,
+        repr=False,
+        description="The ledger's database, `postgresql://…` or `sqlite:///…`; else SQLite in the data directory.",
+    )
+    prices: Path | None = Field(None, description="TOML file with prices of your own, by provider and model.")
     sandbox_port: Port = Field(
         8089, description="Port of the sandbox provider, always on 127.0.0.1; `relay up` takes a free one if not set."
     )
@@ -137,6 +174,12 @@ class Settings(BaseSettings):
     @classmethod
     def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
         return key and SecretStr(clean(key.get_secret_value(), where="the key"))
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _origins(cls, text: str) -> str:
+        origins_of(text)
+        return text
 
     @field_validator("redis_url", mode="after")
     @classmethod

@@ -35,20 +35,26 @@ fast = "anthropic/claude-haiku-4-5"
 """
 
 
-# Left by setup.sh where Node.js cannot be had, with the reason in it.
-NO_NODE = Path(__file__).parent / "typescript" / "node_modules" / "UNAVAILABLE"
+# Left by setup.sh where something cannot be had, with the reason in it; and the tests that need it.
+ROOT = Path(__file__).parents[1]
+LEFT_OUT = {
+    "TypeScript SDKs'": (ROOT / "tests/typescript/node_modules/UNAVAILABLE", "tests/**/test_typescript.py"),
+    "browser": (ROOT / "deploy/examples/ai-sdk/node_modules/UNAVAILABLE", "tests/browser/**/test_*.py"),
+    "dashboard": (ROOT / "tests/console/node_modules/UNAVAILABLE", "tests/console/test_browser.py"),
+}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if NO_NODE.is_file():
-        terminalreporter.write_line(f"The TypeScript SDK's tests were left out: {NO_NODE.read_text().strip()}.")
+    for name, (marker, _) in LEFT_OUT.items():
+        if marker.is_file():
+            terminalreporter.write_line(f"The {name} tests were left out: {marker.read_text().strip()}.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if NO_NODE.is_file():
-        left_out = [item for item in items if item.path.name == "test_typescript.py"]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    paths = {path for marker, glob in LEFT_OUT.values() if marker.is_file() for path in ROOT.glob(glob)}
+    left_out = [item for item in items if item.path in paths]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item.path not in paths]
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +95,8 @@ async def _relay(
     directory = tmp_path_factory.mktemp("relay")
     config = directory / "relay.toml"
     config.write_text(RELAY_TOML)
-    more = {"RELAY_CONFIG": str(config), "RELAY_ABANDON_GRACE_S": "1"}
+    # A provider's failure is shown as it is; what is tried again has tests of its own.
+    more = {"RELAY_CONFIG": str(config), "RELAY_ABANDON_GRACE_S": "1", "RELAY_RETRIES": "0"}
     relay = Relay(directory, redis_server.url, served_by(_upstream) | more)
     await relay.start(ingresses=2, workers=1)
     yield relay

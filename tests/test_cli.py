@@ -120,6 +120,23 @@ def test_keys_without_redis_are_a_clear_error(tmp_path: Path) -> None:
     assert done.stderr.startswith("relay: Redis does not answer")
 
 
+# -- webhooks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_secret_is_made_once_and_replaced_when_asked(server: RedisServer, tmp_path: Path) -> None:
+    def secret(*arguments: str) -> Done:
+        return relay("webhooks", "secret", *arguments, cwd=tmp_path, RELAY_REDIS_URL=server.url)
+
+    first = secret().stdout
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", first)
+    assert secret().stdout == first
+    assert secret("--tenant", "acme").stdout != first
+    replaced = secret("--rotate")
+    assert replaced.stdout != first
+    assert replaced.stderr == "secrets made before that still sign: 1\n"
+    assert secret().stdout == replaced.stdout
+
+
 # -- health ----------------------------------------------------------------------------------------------------------
 
 

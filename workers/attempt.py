@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from relay.broker.publisher import BUFFER_BYTES, End, Outlet
 from relay.broker.usage_stream import FINAL, PARTIAL, UNKNOWN, Call, Record, now_ms
@@ -25,6 +25,7 @@ from relay.core.translate import answer_to_anthropic, answer_to_openai
 from relay.core.translate.errors_between import error_answer, headers_between
 from relay.core.translate.stream_to_anthropic import StreamToAnthropic
 from relay.core.translate.stream_to_openai import StreamToOpenAI
+from relay.core.translate.usage_shapes import in_openai_shape
 from relay.provider import Provider
 from workers.outgoing import Outgoing
 from workers.upstream import Answer, Upstream, reading
@@ -133,6 +134,11 @@ class Attempt:
         self.shown = True
         self._held = []
 
+    def ask_for_no_retries(self) -> None:
+        """Tell the client's SDK that it need not try again: that has been done for it."""
+        name = "x-should-retry"
+        self.headers = [*(header for header in self.headers if header[0] != name), (name, "false")]
+
     def record(self, ending: Ending, version: int = 1) -> Record:
         """What the call cost; nothing if the provider was not called."""
         call, usage = self.call, self._meter.usage
@@ -184,13 +190,12 @@ class Attempt:
             events = decoder.feed(chunk)
             if not events:
                 continue
-            for event in events:
-                meter.see(event)
+            told = self._told(events, translator)
             if len(events) > 1 or events[0].name != b"ping":
                 self._news = True  # a provider that only pings is silent
             if self.call.usage is None:
                 self._first_news()
-            self._pass_on(_told(events, translator))
+            self._pass_on(told)
             if meter.error:
                 await self._rest_of_error(answer, decoder, translator)
                 return self._ending(translator)
@@ -200,6 +205,19 @@ class Attempt:
                 await self._outlet.room()
         self._end_of_body(decoder, translator)
         return self._ending(translator)
+
+    def _told(self, events: list[Event], translator: Translator | None) -> list[bytes]:
+        """The events as the client gets them; a translator asks the meter how things stand at each of them."""
+        see = self._meter.see
+        if translator is None:
+            for event in events:
+                see(event)
+            return [event.raw for event in events]
+        told = []
+        for event in events:
+            see(event)
+            told += translator.feed(event)
+        return told
 
     def _pass_on(self, told: list[bytes]) -> None:
         if not told:
@@ -217,9 +235,7 @@ class Attempt:
     def _end_of_body(self, decoder: Decoder, translator: Translator | None) -> None:
         meter = self._meter
         cut = decoder.flush()
-        for event in cut:
-            meter.see(event)
-        self._pass_on(_told(cut, translator))
+        self._pass_on(self._told(cut, translator))
         if decoder.tail and not cut:
             meter.see_body(decoder.tail)
             if meter.error and not self._translates:  # the last bytes were an error, but no event
@@ -234,7 +250,7 @@ class Attempt:
             with reading():
                 async with asyncio.timeout(LINGER_S):
                     async for chunk in answer.body:
-                        self._pass_on(_told(decoder.feed(chunk), translator))
+                        self._pass_on(self._told(decoder.feed(chunk), translator))
         except UpstreamError:
             pass  # the client knows of the error; that the connection broke, too, is no news
         except TimeoutError:
@@ -254,15 +270,24 @@ class Attempt:
         """The end of an answer whose own bytes tell the client how it went."""
         meter, status = self._meter, self.call.status
         if translator and (own := translator.error):
+            if not self.shown:
+                raise own  # another attempt can be made
             outcome = "truncated" if isinstance(own, UpstreamTruncated) else "error"
             return Ending(End(FAILED, own.code, own.message, status), outcome)
         if meter.outcome == "completed":
-            return Ending(End(DONE, status=status), "completed")
+            return Ending(End(DONE, status=status, usage=self._untold_usage()), "completed")
         if meter.error is None:
             raise UpstreamTruncated("the provider's stream ended in the middle")
         code = meter.error["type"] or "upstream_error"
         message = self._scrubbed(meter.error["message"].encode()).decode()
         return Ending(End(FAILED, code, message, status), "error")
+
+    def _untold_usage(self) -> Mapping[str, Any] | None:
+        """What a chat stream did not say of its usage because nobody asked; the job's result says it."""
+        job, usage = self.call.job, self._meter.usage
+        if usage is None or job.stream_usage not in ("unasked", "declined"):
+            return None
+        return in_openai_shape(usage) if self._translates else usage.last_raw
 
     def _scrubbed(self, text: bytes) -> bytes:
         """What a provider says of an error, without its key: some quote the key they did not like."""
@@ -307,10 +332,3 @@ class Attempt:
             return answer_to_anthropic.translate(body, self._meter, answer_id=f"msg_{job.id}", model=model)
         created, answer_id = job.created_ms // 1000, f"chatcmpl-{job.id}"
         return answer_to_openai.translate(body, self._meter, created=created, answer_id=answer_id, model=model)
-
-
-def _told(events: list[Event], translator: Translator | None) -> list[bytes]:
-    """The events as the client gets them."""
-    if translator is None:
-        return [event.raw for event in events]
-    return [told for event in events for told in translator.feed(event)]

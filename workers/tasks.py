@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import cast
 
 import orjson
@@ -16,7 +17,7 @@ from relay.broker import scripts
 from relay.broker.leases import Lease, Leases
 from relay.broker.publisher import End, Publisher
 from relay.broker.queue import CANCELLED_MESSAGE
-from relay.broker.usage_stream import Call, now_ms
+from relay.broker.usage_stream import Call, Record, now_ms
 from relay.core.errors import Cancelled, Internal, JobLost, RelayError, UpstreamTimeout, UpstreamUnreachable
 from relay.core.job import CANCELLED, DONE, FAILED, Target
 from relay.core.retry import Failover, Failure, failure_in, failure_of
@@ -66,6 +67,7 @@ class Task:
         self._failover = failover
         self._outlet = publisher.open(lease, self.refused)
         self._attempt: Attempt | None = None
+        self._owed: Record = []  # of the call before, until Redis has it
         self._calls = 0  # of the provider, under this lease
         self._why: RelayError | None = None
         self._running: asyncio.Task[None] | None = None
@@ -120,22 +122,28 @@ class Task:
         """Attempts, until one has shown something or there is no use in another."""
         loop = asyncio.get_running_loop()
         course = self._failover.course(self.lease.job.targets, loop.time())
+        last_call: tuple[Ending, Attempt | None] | None = None
         while True:
             ending, failure = await self._try(course.target)
             if failure is None:
                 course.succeeded()
             if failure is None or (self._attempt and self._attempt.shown):
                 break
+            if failure.was_called:
+                last_call = ending, self._attempt
             wait_s = course.failed(failure, loop.time())
             if wait_s is None:
+                # That a further target cannot serve the request must not look like the request's own fault.
+                ending, self._attempt = last_call or (ending, self._attempt)
                 break
             await self._forget(ending)
             await asyncio.sleep(wait_s)
+        was_retried = ending.end.state != DONE and self._calls > 1
         if self._attempt and ending.end.shown:
-            if ending.end.state != DONE and self._calls > 1:
-                self._attempt.headers.append(("x-should-retry", "false"))  # we have done that for the client
+            if was_retried:
+                self._attempt.ask_for_no_retries()
             self._attempt.show()
-        return ending
+        return ending._replace(end=replace(ending.end, was_retried=was_retried))
 
     async def _try(self, target: Target) -> tuple[Ending, Failure | None]:
         """One attempt, and why it failed.  Raises what has nothing to do with the target."""
@@ -143,7 +151,7 @@ class Task:
         provider = self._upstream.provider(target.provider)
         if provider is None:
             error: RelayError = UpstreamUnreachable(f"no provider {target.provider!r} is configured at this worker")
-            return _failed(error, None), failure_of(error)
+            return _failed(error, None), Failure("next", was_called=False)
         call = Call(lease.job, target, lease.generation, number, lease.calls + number)
         attempt = self._attempt = Attempt(call, provider, self._outlet, self._upstream)
         try:
@@ -194,11 +202,13 @@ class Task:
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return
+        self._owed = attempt.record(ending)
         await attempt.close(cut=True)
-        if record := attempt.record(ending):
-            code = await self._leases.call_failed(self.lease, record)
+        if self._owed:
+            code = await self._leases.call_failed(self.lease, self._owed)
             if code != 1:
                 raise _Lost(code)
+            self._owed = []
 
     def _reason(self) -> RelayError:
         """Why this task was cancelled by ``stop``; raises ``CancelledError`` if it was cancelled by somebody else."""
@@ -213,7 +223,7 @@ class Task:
     async def _finish(self, ending: Ending) -> None:
         """End the job in Redis."""
         attempt = self._attempt
-        record = attempt.record(ending) if attempt else []
+        record = attempt.record(ending) if attempt else self._owed
         if isinstance(self._why, _Lost):
             code = self._why.answer
         else:

@@ -33,13 +33,17 @@ from relay.broker.keys import Keys
 from relay.broker.leases import Leases
 from relay.broker.publisher import Publisher
 from relay.broker.queue import CANCELLED_MESSAGE
+from relay.broker.rate_limits import RateLimit, RateLimits
+from relay.broker.results import DUE_AT_ONCE, Keeper
 from relay.broker.rq_records import Recorder
-from relay.core.errors import Cancelled
+from relay.broker.timers import Timers
+from relay.core.errors import Cancelled, Unavailable
 from relay.core.retry import Failover
 from relay.settings import Settings, load
 from workers.outgoing import Rewriter
 from workers.tasks import Task
 from workers.upstream import Upstream
+from workers.webhooks import Webhooks
 
 log = logging.getLogger("relay.worker")
 
@@ -125,9 +129,12 @@ class Shift:
         self._commands = Commands(where, name, self._obey)
         self._keys = keys
         self._leases = Leases(self._link, self._popper, keys, settings, name)
+        self._timers = Timers(self._link, keys, settings)
+        self._keeper = Keeper(self._link, keys, settings)
         self._publisher = Publisher(self._link, keys, settings, name, settings.flush_ms / 1000)
         self._upstream = Upstream(settings.providers)
         self._rewriter = Rewriter()
+        self._webhooks = Webhooks(self._link, keys, settings)
         self._failover = Failover(settings.retries, settings.retry_s, random.random)
         self._done = 0
         self._settled = dict.fromkeys(("queued", "interrupted", "worker_lost", "cancelled", "unsettled"), 0)
@@ -145,6 +152,9 @@ class Shift:
                 self._commands.listen(),
                 self._every(self._settings.lease_s / 3, self._heartbeat),
                 self._every(REAP_S, self._reap),
+                self._every(REAP_S, self._keep_results),
+                self._timers.run(),
+                self._webhooks.run(),
                 self._every(HOUSEKEEPING_S, self._housekeep),
                 self._every(max(0.25, self._settings.abandon_grace_s / 4), self._look_for_readers),
                 self._watch(),
@@ -160,6 +170,7 @@ class Shift:
             for task in (taking, *background):
                 task.cancel()
             await asyncio.gather(taking, *background, return_exceptions=True)
+            await self._webhooks.close()
             await self._upstream.close()
             self._rewriter.close()
             for link in (self._link, self._popper, self._commands):
@@ -285,8 +296,8 @@ class Shift:
         await asyncio.gather(*[self._link.execute(*command) for command in record.commands])
 
     async def _reap(self) -> None:
-        settled, back, suspended = await asyncio.gather(
-            self._leases.expire(), self._leases.unstick(), self._leases.suspended()
+        settled, back, suspended, _ = await asyncio.gather(
+            self._leases.expire(), self._leases.unstick(), self._leases.suspended(), self._leases.call_up()
         )
         for job_id, outcome, state in settled:
             self._settled[outcome] += 1
@@ -300,7 +311,19 @@ class Shift:
             if suspended:
                 await self._leases.stop_popping()
 
+    async def _keep_results(self) -> None:
+        """Put together answers that streamed, while their logs still live."""
+        try:
+            while await self._keeper.keep() == DUE_AT_ONCE:
+                pass
+        except Unavailable as error:
+            log.warning("keep results: %s", error)
+
     async def _housekeep(self) -> None:
+        limits = RateLimits(self._link, self._keys)
+        for name, provider in self._settings.providers.items():
+            limit = RateLimit(provider.concurrency, provider.requests_per_minute, provider.tokens_per_minute)
+            await limits.set(f"provider:{name}", limit)
         await asyncio.to_thread(self._worker.housekeep)
 
     async def _look_for_readers(self) -> None:
@@ -355,6 +378,8 @@ class Shift:
             "interrupted": self._settled["interrupted"],
             "worker_lost": self._settled["worker_lost"],
             "targets_out": self._failover.open_targets(asyncio.get_running_loop().time()),
+            "webhooks_delivered": self._webhooks.delivered,
+            "webhooks_failed": self._webhooks.failed,
             "loop_lag_ms": round(self._lag_s * 1000, 3),
         }
 

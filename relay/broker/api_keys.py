@@ -39,7 +39,11 @@ REMEMBERED = 10_000
 # A given key shorter than this is warned of, and four characters of it would be too much to show.
 SHORT = 16
 
+# What a key may do that was made without a word about it; and, for an operator's key alone, see and manage all tenants
+# in the console.
 SCOPES = ("jobs:read", "jobs:write", "usage:read")
+ADMIN = "admin"
+ALL_SCOPES = (*SCOPES, ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +110,16 @@ class ApiKeys:
             raise Unauthenticated("this is no API key: it is too long")
         if api_key.is_mistyped(presented):
             raise Unauthenticated(f"this API key (…{presented[-4:]}) is mistyped: its checksum is wrong")
-        record = await self._lookup(api_key.digest(presented))
+        record = await self.known(api_key.digest(presented))
         if record is None:
             raise Unauthenticated(f"this API key{_hint(presented)} is unknown")
-        record.refuse_if_over(self._now())
+        return record
+
+    async def known(self, digest: str) -> ApiKey | None:
+        """The key with this digest, None if there is no such key. Raises like ``authenticate``."""
+        record = await self._lookup(digest)
+        if record is not None:
+            record.refuse_if_over(self._now())
         return record
 
     async def create(
@@ -128,14 +138,14 @@ class ApiKeys:
         return record, key
 
     async def ensure(self, key: str, name: str, tenant: str) -> ApiKey:
-        """Make a given text a key, unless it is one already; one that was revoked stays revoked."""
+        """Make a given text a key, the operator's, unless it is one already; one that was revoked stays revoked."""
         if not key or len(key) > api_key.MAX_LENGTH:
             raise InvalidRequest(f"an API key has 1 to {api_key.MAX_LENGTH} characters")
         if api_key.is_mistyped(key):
             raise InvalidRequest("the given API key has the form of one of ours, but its checksum is wrong")
         if len(key) < SHORT:
             log.warning("the given API key has %d characters; one of fewer than %d can be guessed", len(key), SHORT)
-        record = self._record(key, name, tenant)
+        record = replace(self._record(key, name, tenant), scopes=ALL_SCOPES)
         await _redis(self._client.hsetnx(keys.API_KEYS, record.digest, record.encode()))
         return await self._fetch(record.digest) or record
 

@@ -30,6 +30,7 @@ from relay.broker.scripts import Script
 
 __all__ = [
     "Address",
+    "Client",
     "ConnectionError",
     "Link",
     "OutOfMemoryError",
@@ -60,14 +61,21 @@ _NO_RETRY: dict[str, Any] = {
 }
 
 
-def client(url: str) -> Redis:
+Client = Redis
+
+
+def client(url: str) -> Client:
     """A redis-py client with every hidden retry off."""
     return Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_NO_RETRY)
 
 
-def blocking_client(url: str) -> redis.Redis:
-    """The same without asyncio: for RQ's own code, before and after the event loop runs."""
-    return redis.Redis.from_url(url, retry=redis.retry.Retry(NoBackoff(), 0), **_NO_RETRY)
+def blocking_client(url: str, *, text: bool = False) -> redis.Redis:
+    """The same without asyncio: for RQ's own code, before and after the event loop runs, and for the ledger.
+
+    ``text``: replies as text, made where they are parsed; what is no UTF-8 in them is replaced.
+    """
+    decoding = {"decode_responses": True, "encoding_errors": "replace"} if text else {}
+    return redis.Redis.from_url(url, retry=redis.retry.Retry(NoBackoff(), 0), **_NO_RETRY, **decoding)
 
 
 # Where a server is and who we are there, in the words of redis-py's connection arguments.

@@ -105,7 +105,7 @@ class Leases:
         now, now_s = rq_records.timestamps()
         names = [
             *(self._keys.leases, rq.queue, rq.intermediate, rq.started),
-            *(rq.worker_executions(self._worker), rq.failed, self._keys.claim(self._worker)),
+            *(rq.worker_executions(self._worker), rq.failed, self._keys.claim(self._worker), self._keys.timers),
         ]
         args: list[Any] = [
             *(self._job_prefix, rq.job_prefix, rq.execution_prefix, rq.executions_prefix),
@@ -170,6 +170,10 @@ class Leases:
             item.decode()
             for item in await self._link.run(scripts.UNSTICK, [self._rq.intermediate, self._rq.queue], args)
         ]
+
+    async def call_up(self) -> int:
+        """Let those in whose pace allows it now; how many."""
+        return int(await self._link.run(scripts.CALL_UP, [self._rq.queue], [self._job_prefix]))
 
     async def suspended(self) -> bool:
         """Whether an operator ran ``rq suspend``."""

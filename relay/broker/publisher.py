@@ -10,7 +10,7 @@ A frame that was sent is kept until Redis has answered and is sent again, unchan
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,12 @@ from relay.broker.connections import Link
 from relay.broker.keys import Keys
 from relay.broker.leases import Lease
 from relay.broker.queue import Limits
+from relay.broker.retention import Retention
 from relay.broker.rq_records import RqNames
 from relay.broker.usage_stream import Record
 from relay.core.frame import BODY, END, EVENTS, HEAD, encode
-from relay.core.job import CANCELLED, DONE, FAILED
+from relay.core.job import CANCELLED, DONE
+from relay.core.translate.spelling import encode as encode_json
 
 # A job whose frames Redis does not take for so long stops reading its provider; the longest answer seen is below 1 MiB.
 BUFFER_BYTES = 8 << 20
@@ -120,7 +122,8 @@ class Outlet:
 class End:
     """How a job ends: its state, and the error where there is one.
 
-    ``shown``: the provider's own bytes tell the client already, so readers add nothing.
+    ``shown``: the provider's own bytes tell the client already, so readers add nothing. ``usage``: in the shape of the
+    surface, where the stream itself does not tell it and the result has to.
     """
 
     state: str
@@ -129,12 +132,18 @@ class End:
     status: int | None = None
     shown: bool = True
     param: str | None = None  # what in the request was wrong
+    was_retried: bool = False  # before it came to this
+    usage: Mapping[str, Any] | None = None
 
     def encode(self) -> bytes:
-        if self.shown:
-            return orjson.dumps({"state": self.state})
-        error = {"code": self.code, "message": self.message} | ({"param": self.param} if self.param else {})
-        return orjson.dumps({"state": self.state, "error": error})
+        told: dict[str, Any] = {"state": self.state}
+        if self.usage:
+            told["usage"] = self.usage
+        if not self.shown:
+            error: dict[str, Any] = {"code": self.code, "message": self.message}
+            error |= {"param": self.param} if self.param else {}
+            told["error"] = error | ({"was_retried": True} if self.was_retried else {})
+        return encode_json(told)  # which takes a provider's integers of any size
 
 
 class Publisher:
@@ -246,10 +255,11 @@ class Publisher:
             frames.append(outlet.number(BODY, body[at : at + BODY_FRAME_BYTES], 1))
         frames.append(outlet.number(END, end.encode(), 0, step=1))
         last = [item for _, after, frame in frames for item in (after, frame)]
-        return int(await self._link.insist(*self._finish_call(outlet.lease, end, usage, before, last)))
+        lives = Retention.of(self._limits, outlet.lease.job, end.state, came_whole=head is not None)
+        return int(await self._link.insist(*self._finish_call(outlet.lease, end, usage, lives, before, last)))
 
     def _finish_call(
-        self, lease: Lease, end: End, usage: Record, before: int, frames: list[Any]
+        self, lease: Lease, end: End, usage: Record, lives: Retention, before: int, frames: list[Any]
     ) -> tuple[scripts.Script, list[str], list[Any]]:
         rq, limits, job_id, worker = self._rq, self._limits, lease.job.id, self._worker
         now, now_s = rq_records.timestamps()
@@ -260,15 +270,13 @@ class Publisher:
             *(self._keys.job(job_id), rq.job(job_id), self._keys.leases, self._keys.usage),
             *(rq.worker(worker), rq.worker_executions(worker), rq.execution(job_id, lease.id)),
             *(rq.executions(job_id), rq.started, rq.finished if done else rq.failed, rq.results(job_id)),
+            *(self._keys.due_results, rq.queue),
         ]
-        failed = end.state == FAILED
         error = "" if done else rq_records.error_text(f"{end.code}: {end.message}")
         args: list[Any] = [
-            *(lease.id, end.state, before, int(limits.log_ttl_s * 1000)),
-            # A failed job keeps its request, so that it can be looked at and replayed.
-            *((int(limits.dead_ttl_s),) * 2 if failed else (int(limits.result_ttl_s), 0)),
+            *(lease.id, end.state, before, lives.log_ms, lives.job_s, lives.body_s),
             *(end.code, end.message, "" if end.status is None else end.status),
-            *(status, result, now, now_s, limits.usage_maxlen, error),
+            *(status, result, now, now_s, limits.usage_maxlen, error, lives.due_ms),
             *(len(usage), *usage, *frames),
         ]
         return scripts.FINISH, names, args

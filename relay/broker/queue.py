@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
 from relay.broker import rq_records, scripts
-from relay.broker.connections import ConnectionError, Link, OutOfMemoryError
+from relay.broker.asking import PIECE_BYTES, Asking
+from relay.broker.connections import Link
 from relay.broker.keys import Keys
 from relay.broker.rq_records import RqNames
-from relay.core.errors import NotFound, TooManyRequests, Unavailable
+from relay.core import idempotency
+from relay.core.errors import Gone, NotFound, TooManyRequests, UnprocessableEntity
+from relay.core.idempotency import Once
 from relay.core.job import ENDED, QUEUED, STATUS, Job
+from relay.core.webhook import Delivery
 
-# A command of a MiB keeps a shared connection and Redis busy for about a millisecond; a 30 MB request sent as one would
-# stall every stream for 40.
-PIECE_BYTES = 1 << 20
 # Up to here a body travels inside the scripts; above, the copies Lua makes cost more than commands of their own.
 INLINE_BYTES = 16 << 10
 # Pieces whose job never arrives (its client left in between) go after so long.
 ORPHAN_TTL_S = 300
 
-# How long a request at the door rides out a blinking Redis before it gets its 503.
-PATIENCE_S = 1.0
+# What expires is settled a moment later, by whoever looks next; its record must still be there.
+SETTLED_WITHIN_S = 600
 
 CANCELLED_MESSAGE = "The job was cancelled."
 
@@ -40,6 +41,8 @@ class Limits(Protocol):
     def queue(self) -> str: ...
     @property
     def queue_limit(self) -> int: ...
+    @property
+    def tenant_queue_limit(self) -> int: ...
     @property
     def pending_ttl_s(self) -> float: ...
     @property
@@ -56,6 +59,17 @@ class Limits(Protocol):
     def max_claims(self) -> int: ...
     @property
     def usage_maxlen(self) -> int: ...
+
+
+_NEW = {"state": QUEUED, "generation": "0", "sequence": "0"}
+
+
+class Accepted(NamedTuple):
+    """What became of a submission: a new job, or the one that the same request has already."""
+
+    job_id: str
+    ahead: int  # jobs in the queue before it
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,7 @@ class JobStatus:
     message: str | None
     http_status: int | None
     usage_kind: str | None
+    delivery: Delivery | None  # of the webhook
 
     @property
     def status(self) -> str:
@@ -91,6 +106,11 @@ class JobStatus:
         """Worker names are ``<host>-<pid>-<random>`` unless an operator chose another."""
         parts = self.worker.rsplit("-", 2)
         return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+
+    @classmethod
+    def of_new(cls, job: Job) -> JobStatus:
+        """Of a job that was accepted this moment."""
+        return cls.decode({**{name: str(value) for name, value in job.encode().items()}, **_NEW})
 
     @classmethod
     def decode(cls, stored: dict[str, str]) -> JobStatus:
@@ -112,6 +132,7 @@ class JobStatus:
             message=stored.get("message") or None,
             http_status=number("status"),
             usage_kind=stored.get("usage_kind"),
+            delivery=Delivery.decode(stored),
         )
 
 
@@ -125,40 +146,67 @@ class Queue:
     """Raises ``Unavailable`` when Redis cannot be asked; every call may be repeated."""
 
     def __init__(self, link: Link, keys: Keys, limits: Limits) -> None:
-        self._link = link
+        self._ask = Asking(link)
         self._keys = keys
         self._limits = limits
         self._rq = RqNames(limits.queue)
 
-    async def submit(self, job: Job, body: bytes) -> int:
-        """Accept a job, wholly or not at all; the number of jobs ahead of it.
+    async def submit(self, job: Job, body: bytes, once: Once | None = None) -> Accepted:
+        """Accept a job, wholly or not at all; with a key (``once``) that an earlier job has, that one is the answer.
 
-        Raises ``TooManyRequests`` when the queue is full and ``Unavailable`` when Redis is gone or out of memory.
+        Raises ``TooManyRequests`` when the queue is full, ``UnprocessableEntity`` when the key is another request's,
+        and ``Unavailable`` when Redis is gone or out of memory.
         """
-        limits, keys = self._limits, self._keys
-        inline = b"" if job.body_pieces else body
+        if job.body_pieces:
+            await self._ask.store(self._keys.body(job.id), body, ORPHAN_TTL_S)
+        verdict, told = await self._ask.run(scripts.SUBMIT, *self._submission(job, body, once))
+        if verdict in (0, 1):
+            return Accepted(job.id, told, is_new=True)
+        if job.body_pieces:
+            await self._ask.execute("DEL", self._keys.body(job.id))
+        if verdict == -1:
+            raise TooManyRequests(
+                f"The queue is full: {told} jobs wait, the limit is {self._limits.queue_limit}.", retry_after_s=5
+            )
+        if verdict == -3:
+            limit = self._limits.tenant_queue_limit
+            raise TooManyRequests(f"{told} jobs of yours wait, the limit is {limit}.", retry_after_s=5)
+        if verdict == -2:
+            raise UnprocessableEntity(
+                f"This {idempotency.HEADER} belongs to another request, that of job {told.decode()}.",
+                param=idempotency.HEADER,
+            )
+        return Accepted(told.decode(), 0, is_new=False)
+
+    def _submission(self, job: Job, body: bytes, once: Once | None) -> tuple[list[str], list[Any]]:
+        """The keys and arguments of the script."""
+        limits, keys, rq = self._limits, self._keys, self._rq
         facts = [item for pair in job.encode().items() for item in pair]
         record = rq_records.job_record(
             job.id, limits.queue, int(limits.total_s), int(limits.result_ttl_s), int(limits.dead_ttl_s)
         )
-        names = [keys.job(job.id), keys.body(job.id), self._rq.job(job.id), self._rq.queue, self._rq.queues]
-        pending_ms = int(limits.pending_ttl_s * 1000)
-        args = [limits.queue_limit, pending_ms, job.id, inline, len(facts), *facts, *record]
-        if job.body_pieces:
-            await self._store(job, body)
-        verdict, ahead = await self._ask(scripts.SUBMIT, names, args)
-        if verdict < 0:
-            await self._execute("DEL", keys.body(job.id))
-            raise TooManyRequests(
-                f"The queue is full: {ahead} jobs wait, the limit is {limits.queue_limit}.", retry_after_s=5
-            )
-        return int(ahead)
+        names = [keys.job(job.id), keys.body(job.id), rq.job(job.id), rq.queue, rq.queues]
+        names += [keys.jobs(job.tenant), keys.timers, *([keys.idempotency(once.name)] if once else [])]
+        delay_ms = max(0, job.run_at_ms - job.created_ms)
+        waits_ms = int(limits.pending_ttl_s * 1000) + delay_ms
+        if job.expires_at_ms:
+            waits_ms = max(waits_ms, job.expires_at_ms - job.created_ms + SETTLED_WITHIN_S * 1000)
+        lives_ms = waits_ms + int(
+            (limits.pending_ttl_s + limits.total_s + max(limits.result_ttl_s, limits.dead_ttl_s)) * 1000
+        )
+        args: list[Any] = [
+            *(limits.queue_limit, waits_ms, job.id, b"" if job.body_pieces else body, keys.job(""), lives_ms),
+            *(once.fingerprint if once else "", idempotency.TTL_S * 1000, job.run_at_ms, job.expires_at_ms),
+            *(job.tenant, limits.tenant_queue_limit, job.lane),
+            *(len(facts), *facts, *record),
+        ]
+        return names, args
 
-    async def status(self, job_id: str, tenant: str) -> JobStatus:
-        """Where a job stands.  Raises ``NotFound``, for another tenant's job as for none."""
-        flat = await self._execute("HGETALL", self._keys.job(job_id))
+    async def status(self, job_id: str, tenant: str | None) -> JobStatus:
+        """Where a job stands; no tenant: an operator asks.  Raises ``NotFound``, for another's job as for none."""
+        flat = await self._ask.execute("HGETALL", self._keys.job(job_id))
         stored = fields(flat)
-        if stored.get("tenant") != tenant:
+        if not stored or (tenant is not None and stored["tenant"] != tenant):
             raise NotFound(f"No job with the id {job_id!r}.")
         return JobStatus.decode(stored)
 
@@ -166,31 +214,39 @@ class Queue:
         """Cancel a job: at once while it waits, else its worker is told. Asking again changes nothing."""
         limits, keys = self._limits, self._keys
         now, now_s = rq_records.timestamps()
-        names = [keys.job(job_id), self._rq.job(job_id), self._rq.queue, self._rq.canceled]
+        names = [keys.job(job_id), self._rq.job(job_id), self._rq.queue, self._rq.canceled, keys.timers]
         args = [job_id, tenant, int(limits.log_ttl_s * 1000), int(limits.result_ttl_s), now, now_s, CANCELLED_MESSAGE]
-        answer = await self._ask(scripts.CANCEL, names, args)
+        answer = await self._ask.run(scripts.CANCEL, names, args)
         if not answer:
             raise NotFound(f"No job with the id {job_id!r}.")
         if answer[1]:
             # RQ's own command, so that whoever sends it is obeyed alike. Should it be lost, the flag is not.
             command = orjson.dumps({"command": "stop-job", "job_id": job_id})
-            await self._execute("PUBLISH", PUBSUB_CHANNEL_TEMPLATE % answer[1].decode(), command)
+            await self._ask.execute("PUBLISH", PUBSUB_CHANNEL_TEMPLATE % answer[1].decode(), command)
         return await self.status(job_id, tenant)
+
+    async def body(self, job: Job) -> bytes:
+        """The request's bytes, as long as they are kept.  Raises ``Gone``."""
+        body = await self._ask.load(self._keys.body(job.id), max(1, job.body_pieces))
+        if len(body) != job.body_bytes:
+            raise Gone("The request of this job is not kept any more.")
+        return body
 
     async def counts(self) -> dict[str, int]:
         """How many jobs wait and run, how many usage records are kept."""
-        queued, running, usage = await asyncio.gather(
-            self._execute("LLEN", self._rq.queue),
-            self._execute("ZCARD", self._keys.leases),
-            self._execute("XLEN", self._keys.usage),
+        called_up, waiting, running, usage = await asyncio.gather(
+            self._ask.execute("LLEN", self._rq.queue),
+            self._ask.execute("HGET", self._keys.waiting, ""),
+            self._ask.execute("ZCARD", self._keys.leases),
+            self._ask.execute("XLEN", self._keys.usage),
         )
-        return {QUEUED: queued, "running": running, "usage_records": usage}
+        return {QUEUED: called_up + int(waiting or 0), "running": running, "usage_records": usage}
 
     async def worker_stats(self) -> dict[str, dict[str, float]]:
         """The counters each living worker keeps, by worker name."""
-        members = await self._execute("SMEMBERS", self._rq.workers)
+        members = await self._ask.execute("SMEMBERS", self._rq.workers)
         names = [member.decode().removeprefix(self._rq.worker_prefix) for member in members]
-        stats = await asyncio.gather(*[self._execute("HGETALL", self._keys.worker(name)) for name in names])
+        stats = await asyncio.gather(*[self._ask.execute("HGETALL", self._keys.worker(name)) for name in names])
         return {
             name: {counter: float(value) for counter, value in fields(flat).items()}
             for name, flat in zip(names, stats, strict=True)
@@ -198,41 +254,7 @@ class Queue:
         }
 
     async def ping(self) -> None:
-        await self._execute("PING")
-
-    async def _store(self, job: Job, body: bytes) -> None:
-        """Put the bytes of a big body where its job will look for them, piece by piece, others' commands in between."""
-        key = self._keys.body(job.id)
-        for number in range(job.body_pieces):
-            piece = body[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
-            # Both in one write, so that no piece is left without an end to its life.
-            await asyncio.gather(self._execute("HSET", key, number, piece), self._execute("EXPIRE", key, ORPHAN_TTL_S))
-
-    async def _ask(self, script: scripts.Script, keys: list[str], args: list[Any]) -> Any:
-        """Run an idempotent script, again while Redis blinks."""
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + PATIENCE_S
-        while True:
-            try:
-                return await self._link.run(script, keys, args)
-            except ConnectionError as error:
-                if loop.time() >= give_up:
-                    raise _unavailable() from error
-                await asyncio.sleep(0.05)
-            except OutOfMemoryError as error:
-                raise Unavailable("Redis is out of memory and takes no new jobs.", retry_after_s=5) from error
-
-    async def _execute(self, *command: Any) -> Any:
-        try:
-            return await self._link.execute(*command)
-        except ConnectionError as error:
-            raise _unavailable() from error
-        except OutOfMemoryError as error:
-            raise Unavailable("Redis is out of memory and takes no new jobs.", retry_after_s=5) from error
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable("Redis cannot be reached.", retry_after_s=2)
+        await self._ask.execute("PING")
 
 
 def pieces_of(body_bytes: int) -> int:

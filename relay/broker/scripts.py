@@ -1,4 +1,4 @@
-"""The Lua scripts beside this module: every change of a job's state is one of them, atomic, idempotent and fenced.
+"""The Lua scripts in ``lua/``: every change of a job's state is one of them, atomic, idempotent and fenced.
 
 Each file opens with its keys, arguments and answers. The constants here are those answers.
 """
@@ -16,21 +16,42 @@ class Script(NamedTuple):
     source: str
 
 
-def _load(name: str) -> Script:
-    source = resources.files(__package__).joinpath(f"{name}.lua").read_text()
+def _load(name: str, *preludes: str) -> Script:
+    """``preludes``: files of functions, which go between the script's head and the rest."""
+    source = _read(name)
+    if preludes:
+        head, _, rest = source.partition("\n\n")
+        source = "\n".join([f"{head}\n", *map(_read, preludes), rest])
     return Script(name, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source)
 
 
-SUBMIT = _load("submit")
-CLAIM = _load("claim")
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath("lua", f"{name}.lua").read_text()
+
+
+SUBMIT = _load("submit", "lanes")
+CALL_UP = _load("call_up", "lanes")
+CLAIM = _load("claim", "lanes")
 DISPATCH = _load("dispatch")
 CALL_FAILED = _load("call_failed")
 APPEND = _load("append")
-FINISH = _load("finish")
+FINISH = _load("finish", "lanes", "batch_ended", "outbox")
 HEARTBEAT = _load("heartbeat")
-EXPIRE = _load("expire")
-CANCEL = _load("cancel")
+EXPIRE = _load("expire", "lanes", "batch_ended", "outbox")
+CANCEL = _load("cancel", "lanes", "batch_ended", "outbox")
 UNSTICK = _load("unstick")
+TIMERS = _load("timers", "lanes", "batch_ended", "outbox")
+LIST_JOBS = _load("list_jobs")
+DUE_RESULTS = _load("due_results")
+BATCH_STORE = _load("batch_store")
+BATCH_CREATE = _load("batch_create")
+BATCH_CHECKED = _load("batch_checked")
+BATCH_CANCEL = _load("batch_cancel")
+BATCH_MOVE = _load("batch_move")
+WEBHOOK_DUE = _load("webhook_due")
+WEBHOOK_DONE = _load("webhook_done")
+WEBHOOK_AGAIN = _load("webhook_again", "outbox")
+WEBHOOK_SECRET = _load("webhook_secret")
 LATE_USAGE = _load("late_usage")
 USAGE_LAG = _load("usage_lag")
 USAGE_TRIM = _load("usage_trim")

@@ -32,6 +32,9 @@ FIELDS = {
     "attempt": "number of the call for this job, from 1",
     "tenant": "owner of the API key",
     "key_id": "id of the API key",
+    "app": "the application: its `X-Title`, else the host of its `Referer`, else the key's name",
+    "user": "the application's customer, as the request names them (`metadata.user_id`, `safety_identifier`, `user`)",
+    "metadata": "the job's metadata, JSON",
     "surface": "`anthropic` or `openai`",
     "endpoint": "`messages`, `count_tokens` or `chat_completions`",
     "provider": "name of the provider",
@@ -101,7 +104,9 @@ class Call:
         job, usage = self.job, self.usage
         return [
             *("v", 1, "call", self.id, "job", job.id, "generation", self.generation, "attempt", self.attempt),
-            *("tenant", job.tenant, "key_id", job.key_id, "surface", job.surface, "endpoint", job.endpoint),
+            *("tenant", job.tenant, "key_id", job.key_id, "app", job.app, "user", job.user),
+            *("metadata", orjson.dumps(job.metadata).decode() if job.metadata else ""),
+            *("surface", job.surface, "endpoint", job.endpoint),
             *("provider", self.target.provider, "model", job.model, "target", self.target.model),
             *("stream", int(job.stream)),
             *("started_ms", self.started_ms, "queue_ms", max(0, self.started_ms - job.created_ms)),

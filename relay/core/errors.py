@@ -8,9 +8,11 @@
     │   ├── NotFound                  404  not_found
     │   ├── MethodNotAllowed          405  method_not_allowed
     │   ├── RequestTimeout            408  request_timeout
+    │   ├── Conflict                  409  conflict               (the job is not in a state for this)
     │   ├── Gone                      410  gone
     │   ├── TooLarge                  413  too_large
     │   ├── UnsupportedMediaType      415  unsupported_media_type
+    │   ├── UnprocessableEntity       422  unprocessable_entity   (an idempotency key that belongs to another request)
     │   ├── TooManyRequests           429  too_many_requests
     │   └── Cancelled                 499  cancelled
     ├── ServerError                                               ours
@@ -18,7 +20,8 @@
     │   ├── Unavailable               503  unavailable
     │   ├── Interrupted               503  interrupted            (a worker died or was drained in mid-stream)
     │   ├── WorkerLost                503  worker_lost            (every allowed attempt lost its worker)
-    │   └── JobLost                   503  job_lost               (Redis forgot the job)
+    │   ├── JobLost                   503  job_lost               (Redis forgot the job)
+    │   └── Expired                   504  expired                (no worker took the job in time)
     └── UpstreamError                                             the provider's
         ├── UpstreamUnreachable       502  upstream_unreachable
         ├── UpstreamProtocolError     502  upstream_protocol_error
@@ -42,10 +45,12 @@ class RelayError(Exception):
     """An error with an HTTP status, a stable ``code`` and the retry advice that belongs to it.
 
     ``param`` names the offending member or header. ``retry_after_s`` becomes a ``Retry-After`` header.
+    ``was_retried``: the relay has tried again itself, and the client need not.
     """
 
     status = 500
     code = "internal"
+    was_retried = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -82,6 +87,10 @@ class RequestTimeout(ClientError):
     status, code = 408, "request_timeout"
 
 
+class Conflict(ClientError):
+    status, code = 409, "conflict"
+
+
 class Gone(ClientError):
     status, code = 410, "gone"
 
@@ -92,6 +101,10 @@ class TooLarge(ClientError):
 
 class UnsupportedMediaType(ClientError):
     status, code = 415, "unsupported_media_type"
+
+
+class UnprocessableEntity(ClientError):
+    status, code = 422, "unprocessable_entity"
 
 
 class TooManyRequests(ClientError):
@@ -125,6 +138,10 @@ class WorkerLost(ServerError):
 
 class JobLost(ServerError):
     status, code = 503, "job_lost"
+
+
+class Expired(ServerError):
+    status, code = 504, "expired"
 
 
 class UpstreamError(RelayError):

@@ -9,7 +9,7 @@ so the provider is never called again for it.  Only the scripts of ``relay.broke
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import orjson
@@ -36,6 +36,7 @@ STATUS = {
 }
 
 OnDisconnect = Literal["finish", "cancel"]
+Priority = Literal["high", "normal", "low"]
 
 # Whether an OpenAI stream was asked to end with its usage: it was, it was not, or it was asked something else in
 # ``stream_options``. Empty where the question does not arise.
@@ -78,6 +79,20 @@ class Job:
     prefixes: tuple[Prefix, ...] = ()  # whose SHA-256 the client asked for
     stream_usage: StreamUsage = ""
     auto_cache: bool = False  # put breakpoints where the client set none
+    metadata: dict[str, str] = field(default_factory=dict)  # the client's own words for it
+    priority: Priority = "normal"
+    run_at_ms: int = 0  # not before; 0: at once
+    expires_at_ms: int = 0  # fails if no worker has taken it by then; 0: never
+    webhook: str = ""  # who is told of its end
+    replay_of: str = ""  # the job whose request this one repeats
+    batch: str = ""  # "<batch> <number>" of an item of a batch
+    app: str = ""  # the application that asks, for the bill
+    user: str = ""  # the application's own customer, as the request names them
+
+    @property
+    def lane(self) -> str:
+        """Where it waits for its turn, see ``relay/broker/lua/lanes.lua``."""
+        return f"{self.priority}:{self.targets[0].provider}:{self.tenant}"
 
     def encode(self) -> dict[str, str | int]:
         """As the fields of a Redis hash."""
@@ -101,7 +116,23 @@ class Job:
             "prefixes": orjson.dumps(self.prefixes).decode(),
             "stream_usage": self.stream_usage,
             "auto_cache": int(self.auto_cache),
+            "priority": self.priority,
+            **self._rarely_set(),
         }
+
+    def _rarely_set(self) -> dict[str, str | int]:
+        """What most jobs do without, and then need not pay for in Redis."""
+        values: dict[str, str | int] = {
+            "metadata": orjson.dumps(self.metadata).decode() if self.metadata else "",
+            "run_at_ms": self.run_at_ms,
+            "expires_at_ms": self.expires_at_ms,
+            "webhook": self.webhook,
+            "replay_of": self.replay_of,
+            "batch": self.batch,
+            "app": self.app,
+            "user": self.user,
+        }
+        return {name: value for name, value in values.items() if value}
 
     @classmethod
     def decode(cls, stored: dict[str, str]) -> Job:
@@ -109,13 +140,16 @@ class Job:
         return cls(**{name: _READ.get(name, str)(stored[name]) for name in _NAMES if name in stored})
 
 
-_NAMES = tuple(field.name for field in fields(Job))
+_NAMES = tuple(each.name for each in fields(Job))
 # How a field is read that is not plain text.
 _READ: dict[str, Callable[[str], Any]] = {
     "headers": orjson.loads,
     "targets": lambda text: tuple(Target(*target) for target in orjson.loads(text)),
     "stream": lambda text: text == "1",
     "auto_cache": lambda text: text == "1",
+    "metadata": orjson.loads,
+    "run_at_ms": int,
+    "expires_at_ms": int,
     "created_ms": int,
     "body_bytes": int,
     "body_pieces": int,
@@ -128,3 +162,8 @@ _READ: dict[str, Callable[[str], Any]] = {
 def new_id(partition: str) -> str:
     """``<partition>-<uuid7>``: sortable by time, 74 random bits, and it tells which Redis slot holds the job."""
     return f"{partition}-{uuid7().hex}"
+
+
+def made_ms(job_id: str) -> int:
+    """When an id was made, which is in it."""
+    return int(job_id[-32:-20], 16)

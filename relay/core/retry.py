@@ -67,9 +67,9 @@ def failure_of(error: RelayError) -> Failure:
     """A call that got no answer, or none that can be passed on."""
     if isinstance(error, UpstreamTimeout | UpstreamUnreachable | UpstreamTruncated):
         return Failure("same")
-    if isinstance(error, InvalidRequest):
-        return Failure("next", was_called=False)
-    return Failure("next" if isinstance(error, UpstreamError) else "none")
+    if isinstance(error, UpstreamError):
+        return Failure("next")
+    return Failure("next" if isinstance(error, InvalidRequest) else "none", was_called=False)
 
 
 def failure_in(status: int, error: ProviderError | None, headers: Iterable[tuple[str, str]]) -> Failure:
@@ -190,7 +190,8 @@ class Course:
     def failed(self, failure: Failure, now: float) -> float | None:
         """How long to wait, in seconds, before ``target`` is called; None: this failure is the job's."""
         if failure.advice == "none":
-            self.succeeded()
+            if failure.was_called:
+                self.succeeded()
             return None
         if failure.was_called:
             self._failover.failed(self.target, now, failure.retry_after_s)

@@ -17,12 +17,21 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from relay.core.errors import InvalidRequest, MethodNotAllowed, NotFound, RelayError, Surface, body_of
+from relay.ingress.batches.anthropic import AnthropicBatches
+from relay.ingress.batches.openai import OpenAIBatches
+from relay.ingress.batches.openai_files import OpenAIFiles
 from relay.ingress.documentation import DESCRIPTION, openapi
 from relay.ingress.exchange import Receive, Scope, Send, error_headers, new_request_id, unforeseen
-from relay.ingress.jobs import Jobs
+from relay.ingress.jobs.events import JobStreams
+from relay.ingress.jobs.result import JobResults
+from relay.ingress.jobs.routes import Jobs
+from relay.ingress.jobs.stream_tokens import StreamTokens
+from relay.ingress.jobs.submit import JobSubmission
+from relay.ingress.jobs.webhooks import JobWebhooks
 from relay.ingress.models import Models
-from relay.ingress.native import PATHS, Native
+from relay.ingress.native import Native
 from relay.ingress.operations import Operations
+from relay.ingress.paths import PATHS
 from relay.ingress.wiring import Ingress
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -31,7 +40,8 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 _SURFACES: dict[str, Surface] = {
     "messages": "anthropic",
     "complete": "anthropic",
-    **dict.fromkeys(("chat", "completions", "responses", "embeddings", "files", "images", "audio"), "openai"),
+    **dict.fromkeys(("chat", "completions", "responses", "embeddings", "images", "audio"), "openai"),
+    **dict.fromkeys(("files", "batches"), "openai"),
 }
 
 
@@ -71,8 +81,9 @@ def surface_of(path: str, headers: Mapping[str, str]) -> Surface:
 def _api(ingress: Ingress) -> FastAPI:
     version = metadata.version("llm-relay")
     api = _Documented(title="relay", description=DESCRIPTION, version=version, redoc_url=None, redirect_slashes=False)
-    for part in (Jobs(ingress), Models(ingress), Operations(ingress)):
-        api.include_router(part.router())
+    jobs = (JobSubmission, Jobs, JobStreams, StreamTokens, JobResults, JobWebhooks)
+    for part in (*jobs, AnthropicBatches, OpenAIBatches, OpenAIFiles, Models, Operations):
+        api.include_router(part(ingress).router())
     api.add_exception_handler(RelayError, _on_relay_error)
     api.add_exception_handler(RequestValidationError, _on_invalid)
     api.add_exception_handler(HTTPException, _on_http)

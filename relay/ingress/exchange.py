@@ -136,7 +136,9 @@ def error_headers(error: RelayError, surface: Surface, request_id: str) -> Heade
     if retry_after_s is None and isinstance(error, Unavailable | TooManyRequests):
         retry_after_s = 1
     if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
+        headers += [(b"retry-after", b"%d" % retry_after_s), (b"x-should-retry", b"true")]
+    elif error.was_retried:
+        headers.append((b"x-should-retry", b"false"))
     return headers
 
 

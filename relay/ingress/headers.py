@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from relay.core.errors import InvalidRequest
 
@@ -20,11 +21,13 @@ _TO_PROVIDER = {
     for name in ("anthropic-version", "anthropic-beta", "anthropic-user-profile-id", "traceparent", "tracestate")
 }
 
-# Said by our own HTTP server, or true of one hop only (RFC 9110, 7.6.1), or ours alone.
+# Said by our own HTTP server, or true of one hop only (RFC 9110, 7.6.1), or ours alone. Which pages may read an answer
+# is ours to say (``cors``), and browsers refuse one that says it twice.
 _NOT_FROM_PROVIDER = frozenset(
     {
         *("connection", "content-length", "content-encoding", "date", "keep-alive", "proxy-authenticate", "server"),
         *("set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "x-relay-job-id"),
+        *("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"),
     }
 )
 
@@ -32,6 +35,9 @@ _NOT_FROM_PROVIDER = frozenset(
 UNBUFFERED: HeaderList = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
 EVENT_STREAM: HeaderList = [(b"content-type", b"text/event-stream; charset=utf-8"), *UNBUFFERED]
 _NOT_FOR_A_STREAM = _NOT_FROM_PROVIDER | {name.decode() for name, _ in UNBUFFERED}
+
+# It is in every usage record, and in the dashboard's lists.
+APP_CHARS_MAX = 64
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
@@ -59,6 +65,18 @@ def from_provider(pairs: Iterable[tuple[str, str]], *, stream: bool) -> HeaderLi
         for name, value in pairs
         if name not in ours and value.isascii() and value.isprintable() and _TOKEN.fullmatch(name)
     ]
+
+
+def app_of(headers: Mapping[bytes, bytes]) -> str:
+    """The application that asks, as it is told to gateways: by ``X-Title``, else by the host of its ``Referer``."""
+    title = headers.get(b"x-title", b"").decode("utf-8", "replace").strip()
+    if not title:
+        referer = (headers.get(b"http-referer") or headers.get(b"referer") or b"").decode("latin-1")
+        try:
+            title = urlsplit(referer).hostname or ""
+        except ValueError:
+            title = ""
+    return "".join(filter(str.isprintable, title))[:APP_CHARS_MAX]
 
 
 def _printable(name: str, value: bytes) -> str:

@@ -1,6 +1,7 @@
 """Looking at a request's body, in a process of its own where that would hold up every stream of this one.
 
-``Inspector.inspect`` is what the handlers call; a big body goes to a child, which runs this very module.
+``Inspector.inspect`` is what the handlers call, and ``Inspector.unwrap`` before it where the body comes in an envelope;
+a big body goes to a child, which runs this very module.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from relay import child
 from relay.core import pieces
 from relay.core.body import Endpoint, model_spans, peek, prefixes
 from relay.core.document import Span
+from relay.core.envelope import Envelope, unwrap
 from relay.core.job import Dialect, StreamUsage
 from relay.core.pieces import Prefix
 
@@ -27,6 +29,7 @@ class Facts:
     stream: bool
     stream_usage: StreamUsage
     marker_ttls: tuple[str, ...]
+    user: str = ""
     model_spans: tuple[Span, ...] = ()  # found in every big body, and in no small one
     prefixes: tuple[Prefix, ...] = ()  # only where their digests were asked for
     digests: str = ""
@@ -39,6 +42,7 @@ class Facts:
             stream=answer["stream"],
             stream_usage=answer["stream_usage"],
             marker_ttls=tuple(answer["marker_ttls"]),
+            user=answer["user"],
             model_spans=tuple((start, end) for start, end in answer["model_spans"]),
             prefixes=tuple(map(Prefix.decode, answer["prefixes"])),
             digests=answer["digests"],
@@ -48,7 +52,7 @@ class Facts:
 def inspect(body: bytes, surface: Dialect, endpoint: Endpoint, digests: bool) -> Facts:
     """The facts of a request.  Raises ``InvalidRequest``."""
     seen = peek(body, surface, endpoint)
-    facts = Facts(seen.model, seen.stream, seen.stream_usage, seen.marker_ttls)
+    facts = Facts(seen.model, seen.stream, seen.stream_usage, seen.marker_ttls, seen.user or "")
     if not digests:
         return facts
     found = prefixes(body, surface)
@@ -74,11 +78,21 @@ class Inspector:
         answer, _ = await self._child.ask(question, body)
         return Facts.decode(answer)
 
+    async def unwrap(self, raw: bytes) -> Envelope:
+        """Open an envelope.  Raises ``InvalidRequest``; ``Unavailable`` when the child could not tell."""
+        if not is_big(raw, digests=False):
+            return unwrap(raw)
+        answer, _ = await self._child.ask({"envelope": True}, raw)
+        start, end = answer["body"]
+        return Envelope(answer["options"], (start, end))
+
     def close(self) -> None:
         self._child.close()
 
 
 def _answer(question: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    if question.pop("envelope", False):
+        return unwrap(body)._asdict(), b""
     facts = inspect(body, **question)
     # Whether the positions are needed, routing decides.
     return asdict(replace(facts, model_spans=model_spans(body))), b""

@@ -19,7 +19,10 @@ import uvicorn
 
 from relay import process
 from relay.core.errors import RelayError
+from relay.core.origins import origins_of
 from relay.ingress.app import App
+from relay.ingress.batches.runner import BatchRunner
+from relay.ingress.cors import Cors
 from relay.ingress.protocol import Connection
 from relay.ingress.watch import stop_all
 from relay.ingress.wiring import Ingress
@@ -38,8 +41,10 @@ CLOSING_S = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is done."""
+    app = App(ingress := Ingress(settings))
+    origins = origins_of(settings.cors_origins)
     config = uvicorn.Config(
-        App(ingress := Ingress(settings)),
+        Cors(app, origins) if origins else app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -70,6 +75,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await self._ingress.start()
+            self._ingress.run_beside(BatchRunner(self._ingress).run())
         except RelayError as error:
             raise SystemExit(f"relay: RELAY_API_KEY: {error.message}") from None
         await super().startup(sockets)

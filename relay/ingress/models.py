@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 
 from relay.core.errors import NotFound
 from relay.core.routing import Listed
-from relay.ingress.documentation import KEY, problems
+from relay.ingress.documentation import KEY
 from relay.ingress.headers import by_name
 from relay.ingress.requests import authenticate
+from relay.ingress.surface_docs import errors
 from relay.ingress.wiring import Ingress
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Anthropic's shape only, as the ids.")]
@@ -34,7 +35,12 @@ class Models:
         for path in ("/v1/models", "/models"):
             in_docs = path.startswith("/v1")
             router.add_api_route(
-                path, self.all, methods=["GET"], summary="Models", responses=problems(401), include_in_schema=in_docs
+                path,
+                self.all,
+                methods=["GET"],
+                summary="Models",
+                responses=errors("openai", 400, 401, 503),
+                include_in_schema=in_docs,
             )
             router.add_api_route(
                 f"{path}/{{model:path}}",
@@ -42,7 +48,7 @@ class Models:
                 methods=["GET"],
                 summary="A model",
                 description="Any name that routes: an alias, `provider/model`, or a bare name.",
-                responses=problems(401, 404),
+                responses=errors("openai", 401, 404, 503),
                 include_in_schema=in_docs,
             )
         return router

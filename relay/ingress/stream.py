@@ -9,11 +9,13 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
 
-from relay.core.errors import RelayError, Surface, UpstreamProtocolError, event_of, from_code
+from relay.core.errors import RelayError, Surface, Unavailable, UpstreamProtocolError, event_of, from_code
 from relay.core.frame import BODY, END, EVENTS, HEAD, Cursor, Frame, split_events
 from relay.core.job import Dialect
 from relay.ingress.exchange import Exchange
@@ -26,6 +28,8 @@ KEEP_ALIVE: dict[Surface, bytes] = {"anthropic": _COMMENT, "openai": b": ping\n"
 
 # EventSource comes back after so long. Spread, or all readers of a restarted ingress would be back in one moment.
 RETRY_MS = (1000, 5000)
+
+Ahead = Callable[[], Awaitable[int | None]]
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -133,23 +137,29 @@ class NativeAnswer:
 class JobStream:
     """A job's events with their ids, for whoever asks, from wherever they are.
 
-    Errors take the form of the surface where the job came in, as everything in the stream does.
+    Errors take the form of the surface where the job came in, as everything in the stream does. ``ahead`` is asked how
+    many jobs come before this one, as long as it waits; None for a job that does not.
     """
 
-    __slots__ = ("_body", "_exchange", "_head", "_surface", "_watch")
+    __slots__ = ("_ahead", "_body", "_exchange", "_head", "_surface", "_watch")
 
-    def __init__(self, exchange: Exchange, watch: Watch, surface: Dialect) -> None:
+    def __init__(self, exchange: Exchange, watch: Watch, surface: Dialect, ahead: Ahead | None = None) -> None:
         self._exchange = exchange
         self._watch = watch
         self._surface = surface
+        self._ahead = ahead
         self._head: Head | None = None
         self._body: list[bytes] = []
 
+    async def open(self, snapshot: bytes = b"") -> None:
+        """Begin the answer; ``snapshot`` are finished events, with their id, that go before all others."""
+        await self._exchange.begin(200, list(EVENT_STREAM))
+        place = await self._comment() if self._ahead else b""
+        await self._exchange.write(b"retry: %d\n\n" % random.randint(*RETRY_MS) + snapshot + place)
+
     async def send(self, first: list[Frame]) -> None:
-        """``first`` are frames that were read already."""
+        """The rest, to the last frame; ``first`` are frames that were read already."""
         exchange, watch = self._exchange, self._watch
-        await exchange.begin(200, list(EVENT_STREAM))
-        await exchange.write(b"retry: %d\n\n" % random.randint(*RETRY_MS))
         try:
             frames = first
             while not frames or frames[-1].kind != END:
@@ -157,11 +167,20 @@ class JobStream:
                     await exchange.write(ready)
                 frames = await watch.read()
                 if not frames:
-                    await exchange.write(KEEP_ALIVE["relay"])
+                    await exchange.write(await self._comment())
             await exchange.end(b"".join(map(self._shown, frames)))
         except RelayError as error:
             # A process that leaves ends the connection without a word: EventSource comes back, to another one.
             await exchange.end(b"" if watch.stopped else event_of(error, self._surface, exchange.job_id))
+
+    async def _comment(self) -> bytes:
+        """A sign of life, and while the job waits its place."""
+        if self._ahead is not None and self._head is None:
+            with suppress(Unavailable):
+                ahead = await self._ahead()
+                if ahead is not None:
+                    return b": queued, %d ahead\n\n" % ahead
+        return KEEP_ALIVE["relay"]
 
     def _shown(self, frame: Frame) -> bytes:
         if frame.kind == EVENTS:
@@ -172,7 +191,7 @@ class JobStream:
             self._head = Head.decode(frame.data).without_headers()
             self._body.clear()
         elif event := self._last_event(frame):
-            return _id_line(frame.cursor) + event
+            return id_line(frame.cursor) + event
         return b""
 
     def _last_event(self, frame: Frame) -> bytes:
@@ -192,6 +211,7 @@ def error_in(end: dict[str, Any]) -> RelayError | None:
         return None
     error = from_code(told["code"], told["message"])
     error.param = told.get("param")
+    error.was_retried = told.get("was_retried", False)
     return error
 
 
@@ -206,10 +226,14 @@ def numbered(frame: Frame) -> bytes:
     first = frame.follows + 1
     return b"".join(
         [
-            _id_line(Cursor(frame.generation, number)) + event
+            id_line(Cursor(frame.generation, number)) + event
             for number, event in enumerate(split_events(frame), start=first)
         ]
     )
+
+
+def id_line(cursor: Cursor) -> bytes:
+    return b"id: %d-%d\n" % cursor
 
 
 def as_error(surface: Dialect | Surface, head: Head, body: bytes) -> bytes:
@@ -223,10 +247,6 @@ def as_error(surface: Dialect | Surface, head: Head, body: bytes) -> bytes:
     if not is_object:
         return event_of(UpstreamProtocolError(f"The provider answered {head.status}, and not in JSON."), surface)
     return _event(body, b"" if surface == "openai" else b"event: error\n")
-
-
-def _id_line(cursor: Cursor) -> bytes:
-    return b"id: %d-%d\n" % cursor
 
 
 def _event(text: bytes, name: bytes = b"") -> bytes:

@@ -1,29 +1,39 @@
 """From a request's bytes to a job: look at them once, find where they can go, refuse what is wrong.
 
-The native surfaces and the jobs API call ``plan``; putting the job into the queue, and whom to answer when, is theirs.
+The native surfaces and the jobs API call ``plan``, and ``once`` for its idempotency key; putting the job into the
+queue, and whom to answer when, is theirs.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import orjson
+
 from relay.broker.api_keys import ApiKey
 from relay.broker.queue import pieces_of
+from relay.core import idempotency
 from relay.core.body import MODEL_SPANS_MAX, Endpoint, model_spans
 from relay.core.cache_control import refusal
 from relay.core.document import Span
 from relay.core.errors import InvalidRequest
-from relay.core.job import Dialect, Job, Target, new_id
-from relay.ingress.headers import to_provider
+from relay.core.idempotency import Once
+from relay.core.job import Dialect, Job, OnDisconnect, Priority, Target, made_ms, new_id
+from relay.ingress.headers import app_of, to_provider
 from relay.ingress.inspection import Facts
 from relay.ingress.wiring import Ingress
 
 # Per request: breakpoints where the client sets none, or none of ours whatever the key and the model say.
 CACHE_HEADER = b"x-relay-cache"
 DIGESTS_HEADER = b"x-relay-prompt-digests"
+IDEMPOTENCY_HEADER = idempotency.HEADER.lower().encode()
+
+# SHA-256 takes about a millisecond for it; a longer request is hashed in a thread, which runs beside the loop.
+HASHED_HERE_BYTES = 1 << 20
 
 # Per model, targets that could serve it: each may take its time, and the last of many hardly helps anybody.
 _TARGETS_MAX = 8
@@ -39,7 +49,36 @@ class Asked(NamedTuple):
     body: bytes
 
 
-async def plan(ingress: Ingress, key: ApiKey, asked: Asked) -> tuple[Job, str]:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the client wants of the relay beside the answer.  Times are Unix milliseconds, 0 where there is none."""
+
+    on_disconnect: OnDisconnect
+    metadata: dict[str, str] = field(default_factory=dict)
+    priority: Priority = "normal"
+    run_at_ms: int = 0
+    expires_in_s: int = 0  # counted from when it may run
+    webhook: str = ""
+
+    def fingerprint(self) -> bytes:
+        """What makes a request another one. ``on_disconnect`` does not: a native call may join a job."""
+        values = [self.metadata, self.priority, self.run_at_ms, self.expires_in_s, self.webhook]
+        return orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+
+
+async def once(key: ApiKey, asked: Asked, terms: Terms) -> Once | None:
+    """The idempotency key of a request, if it has one.  Raises ``InvalidRequest``."""
+    given = asked.headers.get(IDEMPOTENCY_HEADER)
+    if given is None:
+        return None
+    text = idempotency.checked(given.decode("latin-1"))
+    parts = (asked.endpoint.encode(), asked.body, terms.fingerprint())
+    if len(asked.body) <= HASHED_HERE_BYTES:
+        return idempotency.once(key.tenant, text, parts)
+    return await asyncio.to_thread(idempotency.once, key.tenant, text, parts)
+
+
+async def plan(ingress: Ingress, key: ApiKey, asked: Asked, terms: Terms) -> tuple[Job, str]:
     """The job for this request, and the digests of its prompt if they were asked for.
 
     Raises ``InvalidRequest``, ``NotFound`` for a model nobody serves, ``Unavailable``.
@@ -47,8 +86,10 @@ async def plan(ingress: Ingress, key: ApiKey, asked: Asked) -> tuple[Job, str]:
     surface, endpoint, query, headers, body = asked
     facts = await ingress.inspector.inspect(body, surface, endpoint, headers.get(DIGESTS_HEADER) == b"1")
     targets = _targets(ingress, facts.model, endpoint)
+    job_id = new_id(ingress.settings.partition)
+    created_ms = made_ms(job_id)
     job = Job(
-        id=new_id(ingress.settings.partition),
+        id=job_id,
         tenant=key.tenant,
         key_id=key.id,
         surface=surface,
@@ -58,14 +99,22 @@ async def plan(ingress: Ingress, key: ApiKey, asked: Asked) -> tuple[Job, str]:
         model=facts.model,
         targets=targets,
         stream=facts.stream,
-        created_ms=time.time_ns() // 1_000_000,
+        created_ms=created_ms,
         body_bytes=len(body),
         body_pieces=pieces_of(len(body)),
         marker_ttls=facts.marker_ttls,
+        on_disconnect=terms.on_disconnect,
         model_spans=_renamed(body, facts, surface, targets),
         prefixes=facts.prefixes,
         stream_usage=facts.stream_usage,
+        app=app_of(headers) or key.name,
+        user=facts.user,
         auto_cache=endpoint != "count_tokens" and _wants_breakpoints(ingress, key, headers, facts.model),
+        metadata=terms.metadata,
+        priority=terms.priority,
+        run_at_ms=terms.run_at_ms,
+        expires_at_ms=max(created_ms, terms.run_at_ms) + terms.expires_in_s * 1000 if terms.expires_in_s else 0,
+        webhook=terms.webhook,
     )
     return job, facts.digests
 

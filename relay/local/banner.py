@@ -40,13 +40,14 @@ console.log("\\n", (await stream.finalMessage()).usage);
 SNIPPETS = {"curl": _CURL, "Python": _PYTHON, "TypeScript": _TYPESCRIPT}
 
 
-def banner(settings: Settings, url: str, key: str) -> str:
+def banner(settings: Settings, url: str, key: str, dashboard: str) -> str:
     """The whole text."""
     if settings.sandbox:
         served = "the sandbox; set ANTHROPIC_API_KEY (or see relay.toml in the README) for a real provider"
     else:
         served = ", ".join(settings.providers)
-    head = f"\nrelay is ready\n\n  base URL   {url}\n  API key    {key}\n  provider   {served}\n"
+    head = f"\nrelay is ready\n\n  base URL   {url}\n  API key    {key}\n"
+    head += f"  dashboard  {dashboard} (log in with the key)\n  provider   {served}\n"
     return head + "".join(f"\n--- {name} ---\n{text}" for name, text in snippets(settings, url, key).items())
 
 

@@ -59,7 +59,15 @@ class DataDir:
     @property
     def redis_url(self) -> str | None:
         """Where the server of a running ``relay up`` listens."""
-        path = self.path / "redis-url"
+        return self._read("redis-url")
+
+    @property
+    def api_key(self) -> str | None:
+        """The key that ``relay up`` has made."""
+        return self._read("api-key")
+
+    def _read(self, name: str) -> str | None:
+        path = self.path / name
         return path.read_text().strip() if path.is_file() else None
 
     def forget_redis_url(self) -> None:

@@ -42,6 +42,7 @@ class Plan:
     api_key: str
     sandbox_port: int
     sandbox_key: str
+    console_port: int
 
 
 def run(settings: Settings) -> None:
@@ -104,7 +105,8 @@ class Up:
         if server:
             await self._start_redis(server)
         await self._add(programs(settings, plan, os.environ))
-        return banner(settings, base_url(settings.host, plan.port), plan.api_key)
+        dashboard = f"{base_url(settings.host, plan.console_port)}/dashboard"
+        return banner(settings, base_url(settings.host, plan.port), plan.api_key, dashboard)
 
     async def _start_redis(self, server: embedded.Server) -> None:
         try:
@@ -126,7 +128,8 @@ class Up:
         for child in ingress:
             await self._door_closed(child, closing)
         await asyncio.gather(closing, stop_all(workers, self._hurry))
-        await stop_all(self._named("sandbox"), self._hurry)
+        # The ledger after the workers, so that their last records are in it.
+        await stop_all([*self._named("ledger"), *self._named("sandbox"), *self._named("console")], self._hurry)
         await stop_all(self._named("redis"), asyncio.Event())  # never hurried: it is writing down what was promised
 
     async def _door_closed(self, child: Child, closing: asyncio.Task[None]) -> None:
@@ -145,7 +148,7 @@ class Up:
 def make_plan(settings: Settings, directory: DataDir, redis_url: str) -> Plan:
     """Settle what was left open. Raises ``SettingsError`` when the port is taken."""
     port = settings.port or embedded.free_port(settings.host)
-    _check_free(settings.host, port)
+    _check_free(settings.host, port, "RELAY_PORT")
     given = settings.api_key.get_secret_value() if settings.api_key else None
     chosen = settings.model_fields_set
     return Plan(
@@ -154,7 +157,21 @@ def make_plan(settings: Settings, directory: DataDir, redis_url: str) -> Plan:
         api_key=given or directory.secret("api-key", _new_key),
         sandbox_port=settings.sandbox_port if "sandbox_port" in chosen else embedded.free_port("127.0.0.1"),
         sandbox_key=settings.sandbox_key.get_secret_value() if "sandbox_key" in chosen else secrets.token_hex(16),
+        console_port=_console_port(settings, port),
     )
+
+
+def _console_port(settings: Settings, port: int) -> int:
+    """As chosen; else the port after the ingress', so that two relays on one machine do not meet at 8081."""
+    if "console_port" in settings.model_fields_set and settings.console_port:
+        _check_free(settings.host, settings.console_port, "RELAY_CONSOLE_PORT")
+        return settings.console_port
+    after = min(port + 1, 65_535)
+    try:
+        _check_free(settings.host, after, "")
+    except SettingsError:
+        return embedded.free_port(settings.host)
+    return after
 
 
 def programs(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list[Program]:
@@ -174,7 +191,14 @@ def programs(settings: Settings, plan: Plan, environ: Mapping[str, str]) -> list
         worker |= address
         found.append(Program("sandbox", python("sandbox"), common | address))
     found += [Program(f"worker-{n}", python("work"), worker, stop_s) for n in range(1, settings.workers + 1)]
+    found.append(Program("ledger", python("ledger"), common | _ledger_url(settings)))
+    console = {"RELAY_CONSOLE_PORT": str(plan.console_port)}
+    found.append(Program("console", python("console"), common | _ledger_url(settings) | console))
     return [*found, Program("ingress", python("serve"), ingress, stop_s)]
+
+
+def _ledger_url(settings: Settings) -> dict[str, str]:
+    return {environment.variable("ledger_url"): settings.ledger_url} if settings.ledger_url else {}
 
 
 def _without_secrets(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -213,7 +237,7 @@ def _new_key() -> str:
     return api_key.make(secrets.token_bytes(api_key.ID_BYTES + api_key.SECRET_BYTES))
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int, setting: str) -> None:
     """Better now, by name, than as an ingress that dies over and over."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -222,7 +246,7 @@ def _check_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise SettingsError(
-            f"RELAY_PORT: cannot listen on {host} port {port}: {error.strerror}; choose another --port"
+            f"{setting}: cannot listen on {host} port {port}: {error.strerror}; choose another one"
         ) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Final
 
 from relay.sandbox.dialect import Answer, Ask, ToolCall
@@ -23,6 +24,8 @@ _JSON_PIECE: Final = 8  # characters; small, so that arguments arrive in several
 
 def compose(ask: Ask, order: Order) -> Answer:
     said = _shorten(ask.said)
+    if ask.one_call:
+        order = replace(order, tool=order.tool[:1])
     names = order.tool or ask.must_call
     for name in names:
         if name not in ask.tools:

@@ -5,8 +5,6 @@ Pure; ``DIALECT`` is its row for the rest of the sandbox.  Requests are read in 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -21,6 +19,7 @@ from relay.sandbox.markers import TTL_S
 from relay.sandbox.prompt import block_prefixes
 from relay.sandbox.reading import as_object, joined_text, objects
 from relay.sandbox.refusal import anthropic_body
+from relay.sandbox.thoughts import sign
 
 _LOOKBACK: Final = 20  # blocks looked at from each breakpoint, itself included
 _CITED_MAX: Final = 60  # characters
@@ -159,8 +158,7 @@ def _parts(reply: Reply) -> Iterator[_Part]:
 def _thinking_part(reply: Reply) -> _Part:
     pieces = reply.answer.thinking
     text = "".join(pieces)
-    # Made from the thought, so that a caller who hands back another one could be told.
-    signature = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    signature = sign(text)
     deltas = [_Delta({"type": "thinking_delta", "thinking": piece}, 1) for piece in pieces]
     if (reply.ask.body.get("thinking") or {}).get("display") == "omitted":
         text = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from relay.sandbox import markers
+from relay.sandbox import markers, thoughts
 from relay.sandbox.dialect import Ask, Body
 from relay.sandbox.markers import Site
 from relay.sandbox.order import split_model, split_text
@@ -49,6 +49,7 @@ def _read(body: Body, headers: Mapping[str, str], limit: int | None) -> Ask:
     if limit == 0 and (stream or thinks or must_call or schema is not None):
         raise Refusal(400, "max_tokens: 0 is allowed only without streaming, thinking, forced tools and output format")
     blocks = _blocks(body)
+    thoughts.check(body)
     said, text_orders = split_text(_said(body))
     return Ask(
         body=body,
@@ -61,6 +62,7 @@ def _read(body: Body, headers: Mapping[str, str], limit: int | None) -> Ask:
         thinks=thinks,
         tools=tools,
         must_call=must_call,
+        one_call=as_object(body.get("tool_choice"), "tool_choice").get("disable_parallel_tool_use") is True,
         schema=schema,
         stop_at=strings(body.get("stop_sequences"), "stop_sequences"),
     )

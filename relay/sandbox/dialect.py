@@ -31,6 +31,7 @@ class Ask:
     thinks: bool = False
     tools: Mapping[str, Any] = field(default_factory=dict)  # client tools: name -> schema of the arguments
     must_call: tuple[str, ...] = ()
+    one_call: bool = False  # at most, however many are ordered
     schema: Mapping[str, Any] | None = None  # the answer must be JSON like this
     stop_at: tuple[str, ...] = ()
 

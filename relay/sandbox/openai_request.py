@@ -48,6 +48,7 @@ def read(body: Body, headers: Mapping[str, str]) -> Ask:
         thinks=body.get("reasoning_effort") not in (None, "none"),
         tools=tools,
         must_call=_must_call(body, tools),
+        one_call=body.get("parallel_tool_calls") is False,
         schema=_schema(body),
         stop_at=(stop,) if isinstance(stop, str) else strings(stop, "stop"),
     )

@@ -38,6 +38,7 @@ class Limits:
 
     queue: str = "relay"
     queue_limit: int = 100
+    tenant_queue_limit: int = 100
     pending_ttl_s: float = 600
     log_ttl_s: float = 60
     result_ttl_s: float = 120
@@ -46,6 +47,8 @@ class Limits:
     total_s: float = 900
     max_claims: int = 3
     usage_maxlen: int = 1000
+    batch_window_s: float = 600
+    batch_ttl_s: float = 600
 
 
 def make_job(body: bytes = REQUEST, **facts: Any) -> Job:
@@ -242,7 +245,7 @@ async def dump(redis: Redis, *, without: Sequence[str] = ()) -> dict[str, Any]:
 
 
 _READ: dict[str, Callable[[Any, str], Any]] = {
-    "string": lambda pipeline, name: pipeline.get(name),
+    "string": lambda pipeline, name: pipeline.execute_command("GET", name, NEVER_DECODE=True),  # a bitmap is no text
     "hash": lambda pipeline, name: pipeline.hgetall(name),
     "list": lambda pipeline, name: pipeline.lrange(name, 0, -1),
     "set": lambda pipeline, name: pipeline.smembers(name),

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from relay.broker import connections, keys
-from relay.broker.api_keys import FRESH_S, SCOPES, STALE_S, ApiKeys
+from relay.broker.api_keys import ADMIN, FRESH_S, SCOPES, STALE_S, ApiKeys
 from relay.core.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable
 from tests.support.processes import RedisServer, free_port
 
@@ -147,6 +147,20 @@ async def test_an_expired_key_is_out_to_the_second_even_when_fresh(held: ApiKeys
     clock.at += 2
     with pytest.raises(Unauthenticated, match="expired"):
         await held.authenticate(key)
+
+
+async def test_a_given_key_is_the_operators_and_one_that_is_made_is_not(held: ApiKeys) -> None:
+    assert ADMIN in (await held.ensure("a key of the operator's own", "first", "default")).scopes
+    assert ADMIN not in (await held.create("laptop", "acme"))[0].scopes
+
+
+async def test_a_key_is_known_by_its_digest_until_it_is_revoked(held: ApiKeys) -> None:
+    record, _ = await held.create("laptop", "acme")
+    assert await held.known(record.digest) == record
+    assert await held.known("0" * 64) is None
+    await held.revoke(record.id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await held.known(record.digest)
 
 
 async def test_a_given_key_is_ensured_once(held: ApiKeys) -> None:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from relay.broker.lanes import Lane, Lanes
 from relay.broker.leases import Lease
 from relay.broker.rate_limits import RateLimit, RateLimits
 from relay.core.errors import TooManyRequests
@@ -302,3 +303,11 @@ async def test_every_job_comes_out_once_and_its_lane_in_order(
     for lane in {job.lane for job in came}:
         ids = [job.id for job in went if job.lane == lane]
         assert all(before < after for before, after in pairwise(ids))
+
+
+async def test_the_lanes_and_their_lengths_are_told_in_the_order_of_their_turns(broker: Broker) -> None:
+    lanes = Lanes(broker.link, broker.keys, broker.limits.queue)
+    assert await lanes.all() == []
+    await line_up(broker, WINDOW + 3)
+    await line_up(broker, 2, "beta", "low")
+    assert set(await lanes.all()) == {Lane("normal", "anthropic", "acme", 3), Lane("low", "anthropic", "beta", 2)}

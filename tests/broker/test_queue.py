@@ -44,7 +44,7 @@ async def test_an_accepted_job_is_stored_whole(broker: Broker, redis: Redis) -> 
 
 
 async def test_the_answer_counts_the_jobs_ahead(broker: Broker) -> None:
-    assert [await broker.queue.submit(make_job(), REQUEST) for _ in range(3)] == [0, 1, 2]
+    assert [(await broker.queue.submit(make_job(), REQUEST)).ahead for _ in range(3)] == [0, 1, 2]
 
 
 async def test_a_large_body_is_kept_in_pieces_byte_for_byte(broker: Broker, worker: Worker) -> None:

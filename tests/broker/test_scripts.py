@@ -11,10 +11,17 @@ import pytest
 from redis.asyncio import Redis
 
 from relay.broker import scripts
+from relay.broker.connections import Link
 from relay.broker.leases import Lease
+from relay.broker.listing import Filter, Listing
 from relay.broker.queue import Queue
+from relay.broker.results import Keeper
 from relay.broker.scripts import NOT_OURS, UNKNOWN, Script
+from relay.broker.timers import Timers
+from relay.broker.webhooks import Outbox, Redelivery, WebhookSecrets
+from relay.core.idempotency import Once
 from relay.core.job import CANCELLED, CLAIMED, DISPATCHED, DONE, FAILED, STREAMING
+from tests.broker.batches import begin, finish
 from tests.broker.system import (
     REQUEST,
     TENANT,
@@ -37,10 +44,8 @@ ALL = {script.name: script for script in vars(scripts).values() if isinstance(sc
 
 
 def test_every_file_is_a_script_of_that_name() -> None:
-    files = {
-        path.name.removesuffix(".lua") for path in resources.files("relay.broker").iterdir() if ".lua" in path.name
-    }
-    assert {*ALL} == files
+    files = {path.name.removesuffix(".lua") for path in resources.files("relay.broker").joinpath("lua").iterdir()}
+    assert {*ALL} == files - {"lanes", "batch_ended", "outbox"}  # which stands before others
 
 
 @pytest.mark.parametrize("script", ALL.values(), ids=lambda script: script.name)
@@ -52,7 +57,8 @@ async def test_a_script_is_known_to_redis_by_the_hash_we_call_it_by(redis: Redis
 def test_a_script_opens_with_what_it_does_and_takes(script: Script) -> None:
     head = script.source[: script.source.index("\nlocal")]
     # Everything but taking new work goes on when memory is full.
-    assert head.startswith("#!lua\n" if script is scripts.SUBMIT else "#!lua flags=allow-oom\n")
+    takes_work = script in (scripts.SUBMIT, scripts.BATCH_STORE, scripts.BATCH_CREATE)
+    assert head.startswith("#!lua\n" if takes_work else ("#!lua flags=allow-oom\n", "#!lua flags=no-writes\n"))
     assert re.search(r"^-- KEYS  (1|the job)", head, re.MULTILINE)
     assert re.search(r"^-- ARGV  1", head, re.MULTILINE)
     assert "-- Returns " in head
@@ -66,6 +72,18 @@ async def echo(broker: Broker, redis: Redis) -> AsyncIterator[EchoingLink]:
     link = EchoingLink(broker.url, redis, broker.keys)
     yield link
     link.close()
+
+
+async def tell(link: Link, broker: Broker) -> None:
+    """The end of a job, which takes two attempts and is told once more."""
+    outbox, secrets = Outbox(link, broker.keys), WebhookSecrets(link, broker.keys)
+    [due], _ = await outbox.take(1, 60, (), 1)
+    await outbox.note(due, "pending", 500, "no", 60)
+    await Redelivery(link, broker.keys).ask_for(due.job.id)
+    [due], _ = await outbox.take(1, 60, (), 1)
+    await outbox.note(due, "delivered", 200, "")
+    await secrets.of(TENANT)
+    await secrets.of(TENANT, rotate=True)
 
 
 async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis, echo: EchoingLink) -> None:
@@ -84,7 +102,7 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
         return lease
 
     # A life without trouble, popped by BLMOVE.
-    await queue.submit(make_job(), REQUEST)
+    await queue.submit(make_job(webhook="https://example.com/"), REQUEST)
     popped = await worker.leases.pop(1)
     [lease] = await worker.leases.claim([popped or ""], 3)
     await worker.dispatch(lease)
@@ -98,6 +116,8 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
     await worker.leases.heartbeat([lease])
     outlet.events(event(4), 1)
     await worker.finish(outlet)
+    await tell(echo, broker)
+    await finish(await begin(echo, broker), broker)
     # The other ends.
     for state in (DONE, FAILED, CANCELLED):
         await worker.finish(worker.outlet(await job_in(CLAIMED)), state)
@@ -119,8 +139,19 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
     await queue.submit(make_job(), REQUEST)
     await worker.leases.pop(1)
     await worker.leases.unstick()
+    await worker.leases.call_up()
+    # For later, too late, listed, and put together afterwards.
+    await queue.submit(make_job(run_at_ms=1 << 45), REQUEST, Once("a", "f"))
+    await queue.submit(make_job(), REQUEST, Once("a", "f"))
+    await queue.submit(make_job(expires_at_ms=1), REQUEST)
+    await worker.leases.claim([], 1)
+    await Timers(echo, broker.keys, broker.limits).settle()
+    await Listing(echo, broker.keys).page(TENANT, Filter(), "", 1)
+    await redis.zadd(broker.keys.due_results, {lease.job.id: 1})
+    await Keeper(echo, broker.keys, broker.limits).keep()
 
-    assert {name for name, _, _ in echo.heard} == {*ALL}
+    # Those of the ledger are run in its own tests.
+    assert {name for name, _, _ in echo.heard} | {"usage_lag", "usage_trim"} == {*ALL}
     answers = {(name, str(first), str(again)) for name, first, again in echo.heard}
     assert {
         ("submit", "[1, 0]", "[0, 0]"),
@@ -131,7 +162,11 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
         ("late_usage", "1", "0"),
         ("cancel", "[b'cancelled', b'']", "[b'cancelled', b'']"),
     } <= answers
-    assert all(first == again for name, first, again in echo.heard if name in ("claim", "append", "dispatch", "call_failed", "cancel"))
+    assert all(
+        first == again
+        for name, first, again in echo.heard
+        if name in ("claim", "append", "dispatch", "call_failed", "cancel")
+    )
 
 
 # --- said under another lease

@@ -1,13 +1,14 @@
 """Jobs: stored and read back, by newer and older versions too."""
 
 import re
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.broker.keys import partition_of
 from relay.core import job as jobs
-from relay.core.job import Job, Target, new_id
+from relay.core.job import Job, Target, made_ms, new_id
 from relay.core.pieces import Prefix
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -38,6 +39,14 @@ job_facts = st.builds(
     prefixes=st.lists(prefixes, max_size=2).map(tuple),
     stream_usage=st.sampled_from(["", "asked", "unasked", "declined"]),
     auto_cache=st.booleans(),
+    app=texts,
+    user=texts,
+    metadata=st.dictionaries(texts, texts, max_size=2),
+    priority=st.sampled_from(["high", "normal", "low"]),
+    run_at_ms=places,
+    expires_at_ms=places,
+    webhook=texts,
+    replay_of=texts,
 )
 
 
@@ -76,6 +85,7 @@ def test_an_id_names_its_partition_and_is_sorted_by_time() -> None:
     assert len(set(ids)) == 100
     assert ids == sorted(ids)
     assert {partition_of(each) for each in ids} == {"eu1"}
+    assert all(abs(made_ms(each) - time.time_ns() // 1_000_000) < 60_000 for each in ids)
 
 
 def test_text_that_is_no_job_id_has_no_partition() -> None:

@@ -121,9 +121,9 @@ def test_when_the_provider_wants_to_be_asked_again(headers: list[tuple[str, str]
         (UpstreamTruncated(""), Failure("same")),
         (UpstreamProtocolError(""), Failure("next")),
         (InvalidRequest(""), Failure("next", was_called=False)),
-        (Internal(""), Failure("none")),
-        (JobLost(""), Failure("none")),
-        (Cancelled(""), Failure("none")),
+        (Internal(""), Failure("none", was_called=False)),
+        (JobLost(""), Failure("none", was_called=False)),
+        (Cancelled(""), Failure("none", was_called=False)),
     ],
 )
 def test_an_error_of_ours_says_so_by_its_class(error: RelayError, expected: Failure) -> None:
@@ -244,6 +244,12 @@ def test_an_answer_the_client_must_judge_is_a_success() -> None:
     office = broken()
     office.course([FIRST], 1).failed(Failure("none"), 1)
     assert office.course([FIRST, SECOND], 1).target == FIRST
+
+
+def test_a_failure_before_any_call_says_nothing_of_the_target() -> None:
+    office = broken()
+    office.course([FIRST], 1).failed(Failure("none", was_called=False), 1)
+    assert office.course([FIRST, SECOND], 1).target == SECOND
 
 
 def test_a_broken_target_is_tried_by_one_call_at_a_time() -> None:

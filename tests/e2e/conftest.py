@@ -1,4 +1,6 @@
-"""The official Anthropic SDK, with and without the relay; and a second relay, whose processes may be killed."""
+"""The official Anthropic SDK, with and without the relay; a second relay, whose processes may be killed; and a third,
+with a provider for everything that providers make of a request.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,34 @@ from tests.support.badprovider import BadProvider
 from tests.support.leftovers import keys_without_expiry
 from tests.support.processes import RedisServer
 from tests.support.relay import Relay, served_by
+
+PROVIDERS = """
+[providers.stripping]
+dialect = "anthropic"
+base_url = "{url}"
+cache_control = "strip"
+
+[providers.keeping]
+dialect = "openai"
+base_url = "{url}"
+cache_control = "keep"
+
+[providers.explicit]
+dialect = "openai"
+base_url = "{url}"
+cache_control = "explicit_breakpoints"
+
+[providers.unaskable]
+dialect = "openai"
+base_url = "{url}"
+stream_usage = false
+
+[models]
+either = ["openai/gpt-first@503:0", "anthropic/claude-second@"]
+other-way = ["anthropic/claude-first@529:0", "openai/gpt-second@"]
+able = ["anthropic/claude-able", "openai/gpt-able"]
+tidy = "anthropic/claude-tidy@"
+"""
 
 
 @pytest.fixture
@@ -72,3 +102,39 @@ async def own(own_redis: RedisServer) -> AsyncIterator[Redis]:
     """A client of ``own_redis``."""
     async with own_redis.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def _third_redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("third-redis"))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def _translating(
+    _third_redis: RedisServer, _upstream: BadProvider, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Relay]:
+    directory = tmp_path_factory.mktemp("third-relay")
+    config = directory / "relay.toml"
+    config.write_text(PROVIDERS.format(url=_upstream.url))
+    more = {"RELAY_CONFIG": str(config), "RELAY_RETRIES": "0", "RELAY_AUTO_CACHE": "*auto*, tidy"}
+    relay = Relay(directory, _third_redis.url, served_by(_upstream) | more)
+    await relay.start()
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def translating(_translating: Relay, third: Redis) -> Relay:
+    """A relay whose providers differ in what they take, and are all ``upstream``.  It tries nothing again."""
+    return _translating
+
+
+@pytest.fixture
+async def third(_third_redis: RedisServer) -> AsyncIterator[Redis]:
+    """A client of its Redis."""
+    async with _third_redis.client() as client:
+        yield client
+        assert not await keys_without_expiry(client)

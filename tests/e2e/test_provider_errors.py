@@ -1,4 +1,7 @@
-"""A provider's own errors reach the client as the provider sent them: status, body and headers."""
+"""A provider's own errors reach the client as the provider sent them: status, body and headers.
+
+So they do at last; before, the relay asks again where that can help.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic import AsyncAnthropic
+from redis.asyncio import Redis
 
 from tests.support.badprovider import BadProvider
 from tests.support.fixtures import ErrorAnswer, errors, transcript
+from tests.support.oracles import check_usage
 from tests.support.relay import Relay, message
 from tests.support.upstream import answer, replay
 
@@ -55,3 +60,15 @@ async def test_an_error_event_inside_a_stream_arrives_as_it_was_sent(relay: Rela
         events = await reader.rest()
     assert reader.received == recorded.stream
     assert events[-1].json["error"]["type"] == "overloaded_error"
+
+
+@pytest.mark.parametrize(("failures", "status", "kinds"), [(2, 200, 3), (9, 529, 3)])
+async def test_a_provider_that_is_overloaded_is_asked_twice_more(
+    failures: int, status: int, kinds: int, mortal: Relay, own: Redis, upstream: BadProvider
+) -> None:
+    await mortal.add_worker()
+    answered = await mortal.post("/v1/messages", message(f"claude-x@flaky:{failures}", stream=True))
+    job_id = answered.headers.get("x-relay-job-id") or ""
+    assert (answered.status, answered.headers.get("x-should-retry")) == (status, None if status == 200 else "false")
+    assert len(upstream.calls_of(job_id)) == 3
+    await check_usage(own, upstream.ledger, job_id, ["final"] * kinds)

@@ -179,6 +179,13 @@ async def test_other_commands_find_its_redis(running: Up) -> None:
     assert (await http.request(running.port, "POST", "/v1/messages", headers, body)).status == 200
 
 
+async def test_the_dashboard_is_where_it_says(running: Up) -> None:
+    [port] = re.findall(r"dashboard  http://127\.0\.0\.1:(\d+)/dashboard", running.output)
+    answer = await http.request(int(port), "GET", "/v1/usage/summary", [("x-api-key", running.key)])
+    assert (answer.status, answer.json["object"]) == (200, "list")
+    assert (await http.request(int(port), "GET", "/dashboard/login")).status == 200
+
+
 async def test_its_processes_are_well(running: Up) -> None:
     url = (running.data / "redis-url").read_text().strip()
     assert await running.relay("health", "ingress", "--port", str(running.port)) == (0, "")
@@ -210,7 +217,8 @@ async def test_a_redis_that_is_given_is_used(start: Start, own_redis: RedisServe
 
 async def test_parts_that_die_are_started_again(start: Start) -> None:
     up = await start().ready()
-    for name, part in {"worker-1": "work", "ingress": "serve", "sandbox": "sandbox", "redis": "redis.sock"}.items():
+    ours = {"worker-1": "work", "ledger": "ledger", "console": "console", "ingress": "serve", "sandbox": "sandbox"}
+    for name, part in {**ours, "redis": "redis.sock"}.items():
         (pid,) = up.pids(part if name == "redis" else f"relay {part}")
         os.kill(pid, signal.SIGKILL)
         await wait_until(lambda: f"{name} │ is back" in up.output)  # noqa: B023 - it is over before the next round

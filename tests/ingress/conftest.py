@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from relay.broker.api_keys import ApiKeys
 from tests.broker.system import Broker
 from tests.ingress.hand import HandWorker
 from tests.support.processes import RedisServer
@@ -18,6 +19,7 @@ ENVIRONMENT = {
     "RELAY_OPEN_WAIT_S": "0.4",
     "RELAY_DRAIN_S": "1",
     "RELAY_QUEUE_LIMIT": "20",
+    "RELAY_BATCH_LIMIT_ITEMS": "50",
     "RELAY_BODY_LIMIT_BYTES": str(4 << 20),
     "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
     "OPENAI_BASE_URL": "http://127.0.0.1:9",
@@ -67,3 +69,13 @@ async def refused(broker: Broker, redis: Redis) -> AsyncIterator[None]:
     yield
     assert await redis.llen(broker.rq.queue) == 0
     assert await redis.keys(broker.keys.job("*")) == before
+
+
+@pytest.fixture
+async def stranger(redis_server: RedisServer, redis: Redis) -> AsyncIterator[list[tuple[str, str]]]:
+    """The headers of somebody else with a good key."""
+    keys = ApiKeys(redis_server.client(decode_responses=False))
+    record, key = await keys.create("stranger", "another tenant")
+    yield [("x-api-key", key)]
+    await keys.revoke(record.id)
+    await keys._client.aclose()

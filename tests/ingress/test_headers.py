@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.core.errors import InvalidRequest
-from relay.ingress.headers import by_name, from_provider, to_provider
+from relay.ingress.headers import app_of, by_name, from_provider, to_provider
 
 
 def test_a_header_that_came_twice_is_one_list() -> None:
@@ -45,3 +45,21 @@ def test_how_a_stream_may_be_kept_on_its_way_is_for_us_to_say() -> None:
 )
 def test_what_http_does_not_allow_is_left_out(pair: tuple[str, str]) -> None:
     assert from_provider([pair, ("x-good", "")], stream=False) == [(b"x-good", b"")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "app"),
+    [
+        ({b"x-title": b"  Shop \xc3\xbc "}, "Shop ü"),
+        ({b"x-title": b"Shop", b"http-referer": b"https://a.example/x"}, "Shop"),
+        ({b"http-referer": b"https://a.example:8443/x?y", b"referer": b"https://b.example"}, "a.example"),
+        ({b"referer": b"https://b.example/page"}, "b.example"),
+        ({b"referer": b"nonsense"}, ""),
+        ({b"referer": b"http://[::1"}, ""),
+        ({b"x-title": b"a\x1b[31m\nb"}, "a[31mb"),
+        ({b"x-title": b"\xff" * 100}, "\ufffd" * 64),
+        ({}, ""),
+    ],
+)
+def test_the_application_is_known_as_gateways_know_it(headers: dict[bytes, bytes], app: str) -> None:
+    assert app_of(headers) == app

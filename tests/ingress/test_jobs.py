@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -314,16 +313,6 @@ async def test_an_ended_job_stays_as_it_is(door: Relay, broker: Broker, hand: Ha
 
 
 # -- whose they are ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def stranger(redis_server: RedisServer, redis: Redis) -> AsyncIterator[list[tuple[str, str]]]:
-    """The headers of somebody else with a good key."""
-    keys = ApiKeys(redis_server.client(decode_responses=False))
-    record, key = await keys.create("stranger", "another tenant")
-    yield [("x-api-key", key)]
-    await keys.revoke(record.id)
-    await keys._client.aclose()
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/stream"), ("POST", "/cancel")])

@@ -7,6 +7,7 @@ import asyncio
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
+from relay.core.envelope import MEMBERS
 from tests.broker.system import Broker
 from tests.ingress.hand import HandWorker
 from tests.support import http
@@ -83,14 +84,20 @@ async def test_the_documentation_has_every_endpoint(door: Relay) -> None:
     page, schema = await door.get("/docs"), await door.get("/openapi.json")
     assert page.status == 200
     described = schema.json
-    jobs = {"/v1/jobs/{job_id}", "/v1/jobs/{job_id}/stream", "/v1/jobs/{job_id}/cancel"}
-    assert jobs | {"/v1/models", "/healthz", "/readyz", "/metrics"} <= set(described["paths"])
+    jobs = {f"/v1/jobs/{{job_id}}/{step}" for step in ("stream", "result", "cancel", "replay")}
+    assert jobs | {"/v1/jobs", "/v1/jobs/{job_id}", "/v1/models", "/healthz", "/readyz", "/metrics"} <= set(
+        described["paths"]
+    )
     for path in ("POST /v1/messages", "POST /v1/chat/completions"):
         assert path in described["info"]["description"]
     responses = described["paths"]["/v1/jobs/{job_id}/stream"]["get"]["responses"]
     assert {"200", "204", "400", "401", "403", "404", "410", "503"} <= set(responses)
     assert "422" not in responses
+    submission = described["paths"]["/v1/jobs"]["post"]
+    assert {"202", "400", "404", "413", "415", "422", "429", "503"} <= set(submission["responses"])
+    envelope = submission["requestBody"]["content"]["application/json"]["schema"]
+    assert set(envelope["properties"]) == set(MEMBERS)
     problem = responses["404"]["content"]["application/problem+json"]
     assert problem["example"]["code"] == "not_found"
     assert problem["schema"]["$ref"].rpartition("/")[2] in described["components"]["schemas"]
-    assert set(described["components"]["securitySchemes"]) == {"APIKeyHeader", "Bearer"}
+    assert set(described["components"]["securitySchemes"]) == {"APIKeyHeader", "Bearer", "StreamToken"}

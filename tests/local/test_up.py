@@ -14,7 +14,7 @@ from relay.local.data_dir import DataDir
 from relay.local.supervisor import Program
 from relay.settings import Settings, SettingsError, load
 
-PLAN = up.Plan("unix://:redis-pw@/x", 8123, "the-api-key", 8124, "sandbox-canary")
+PLAN = up.Plan("unix://:redis-pw@/x", 8123, "the-api-key", 8124, "sandbox-canary", 8125)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def seen_by(program: Program, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_without_a_provider_there_is_a_sandbox_and_the_workers_know_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     programs = planned(workers="2")
-    assert list(programs) == ["sandbox", "worker-1", "worker-2", "ingress"]
+    assert list(programs) == ["sandbox", "worker-1", "worker-2", "ledger", "console", "ingress"]
     for name in ("sandbox", "worker-2"):
         settings = seen_by(programs[name], monkeypatch)
         assert (settings.sandbox_port, settings.sandbox_key.get_secret_value()) == (8124, "sandbox-canary")
@@ -53,7 +53,7 @@ def test_with_a_provider_there_is_no_sandbox_and_only_workers_hold_its_key(monke
     monkeypatch.setenv("EU_KEY", "canary-2")
     Path("relay.toml").write_text("[providers.eu]\ndialect = 'anthropic'\napi_key = 'env:EU_KEY'\n")
     programs = planned(workers="1")
-    assert list(programs) == ["worker-1", "ingress"]
+    assert list(programs) == ["worker-1", "ledger", "console", "ingress"]
 
     worker = seen_by(programs["worker-1"], monkeypatch)
     assert {name for name, value in programs["worker-1"].environment.items() if "canary" in value} == {
@@ -72,6 +72,17 @@ def test_only_the_ingress_knows_the_api_key(monkeypatch: pytest.MonkeyPatch) -> 
     programs = planned(workers="1")
     assert [name for name, program in programs.items() if "the-api-key" in program.environment.values()] == ["ingress"]
     assert not any("RELAY_API_KEY_FILE" in program.environment for program in programs.values())
+
+
+def test_only_ledger_and_console_know_the_address_of_their_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_LEDGER_URL_FILE", "url")
+    Path("url").write_text("postgresql://u:p@h/books")
+    programs = planned(workers="1")
+    assert [name for name, program in programs.items() if "h/books" in str(program.environment)] == [
+        "ledger",
+        "console",
+    ]
+    assert seen_by(programs["ledger"], monkeypatch).ledger_url == "postgresql://u:p@h/books"
 
 
 def test_a_flag_reaches_every_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +146,7 @@ def test_the_base_url_is_one_to_connect_to(host: str, url: str) -> None:
 
 
 def test_the_banner_has_all_one_needs_to_begin() -> None:
-    text = banner(load(), "http://127.0.0.1:8123", "the-api-key")
+    text = banner(load(), "http://127.0.0.1:8123", "the-api-key", "http://127.0.0.1:8124/dashboard")
     assert text.count("http://127.0.0.1:8123") == 4
     assert text.count("the-api-key") == 4
     assert "the sandbox" in text

@@ -62,6 +62,12 @@ def test_a_tool_without_parameters_is_called_without_pieces() -> None:
     assert answer.calls[0].pieces == ()
 
 
+def test_only_one_tool_is_called_where_the_request_wants_no_more() -> None:
+    answer = compose(ask(tools={"weather": WEATHER}, one_call=True), Order(tool=("weather", "weather")))
+    assert [call.name for call in answer.calls] == ["weather"]
+    assert "".join(answer.text) == "Calling weather."
+
+
 def test_a_tool_the_request_does_not_have_cannot_be_ordered() -> None:
     with pytest.raises(Refusal, match="'weather'"):
         compose(ask(), Order(tool=("weather",)))

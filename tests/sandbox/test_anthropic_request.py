@@ -132,6 +132,12 @@ def test_client_tools_can_be_called_and_server_tools_cannot() -> None:
     assert (tuple(ask.tools), ask.must_call) == (("weather",), ("weather",))
 
 
+def test_a_choice_may_forbid_parallel_calls() -> None:
+    for choice, is_one in (({"disable_parallel_tool_use": True}, True), ({"disable_parallel_tool_use": False}, False)):
+        assert read(body(tools=[WEATHER], tool_choice={"type": "auto"} | choice), HEADERS).one_call is is_one
+    assert not read(body(tools=[WEATHER]), HEADERS).one_call
+
+
 def test_what_was_said_last_is_heard_with_its_marker_taken_out() -> None:
     chat = [*HELLO, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye SANDBOX(fault=529)"}]
     ask = read(body(messages=chat, model="claude-sonnet-4-6@after=2"), HEADERS)

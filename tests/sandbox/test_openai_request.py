@@ -133,6 +133,11 @@ def test_tool_choice_names_what_must_be_called() -> None:
         assert read(body(tools=[WEATHER], tool_choice=choice), {}).must_call == ()
 
 
+def test_parallel_calls_may_be_forbidden() -> None:
+    for parallel, is_one in ((False, True), (True, False), (None, False)):
+        assert read(body(tools=[WEATHER], parallel_tool_calls=parallel), {}).one_call is is_one
+
+
 def test_what_was_said_last_is_heard_with_its_marker_taken_out() -> None:
     ask = read(body(user("Hello"), user(text("Bye"), text("SANDBOX(events=2)")), model="gpt-4o@fault=cut"), {})
     assert (ask.said, ask.model, ask.orders) == ("Bye", "gpt-4o", "events=2,fault=cut")

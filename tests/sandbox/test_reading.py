@@ -48,7 +48,13 @@ RICH_ANTHROPIC: dict[str, Any] = {
                 {"type": "text", "text": "SANDBOX(tool=f)"},
             ],
         },
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                {"type": "tool_use", "id": "t", "name": "f", "input": {}},
+            ],
+        },
         {
             "role": "user",
             "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "y"}]}],

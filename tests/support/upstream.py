@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -118,12 +119,12 @@ def replay(
 
 
 def metronome(stop: asyncio.Event, every_s: float = 0.01) -> Script:
-    """A stream of pings at an even pace, until told to stop."""
+    """A stream of output at an even pace, until told to stop."""
 
     async def script(call: Call) -> None:
         await call.head()
         while not stop.is_set():
-            await call.chunk(b'event: ping\ndata: {"type":"ping"}\n\n')
+            await call.chunk(b'event: content_block_delta\ndata: {"type":"content_block_delta"}\n\n')
             await asyncio.sleep(every_s)
         await call.finish()
 
@@ -154,10 +155,10 @@ class Upstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: asyncio.StreamReaderProtocol(_Reader(), self._connected), "127.0.0.1", port, backlog=1024
+            lambda: asyncio.StreamReaderProtocol(_Reader(), self._connected), "127.0.0.1", port, backlog=1024, ssl=tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

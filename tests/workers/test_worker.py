@@ -101,7 +101,9 @@ async def _shop(
     server: RedisServer, _upstream: BadProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Shop, Process]]:
     shop = Shop(server, _upstream, tmp_path_factory.mktemp("shop"))
-    worker = await shop.worker(RELAY_ABANDON_GRACE_S=str(GRACE_S), RELAY_FIRST_BYTE_S="1", RELAY_IDLE_S="1", RELAY_RETRIES="0")
+    worker = await shop.worker(
+        RELAY_ABANDON_GRACE_S=str(GRACE_S), RELAY_FIRST_BYTE_S="1", RELAY_IDLE_S="1", RELAY_RETRIES="0"
+    )
     yield shop, worker
     await shop.close()
 
@@ -295,3 +297,18 @@ async def test_a_worker_that_leaves_hands_back_and_signs_off(own_shop: Shop, ups
         assert RqWorker.all(connection=connection) == []
     assert [(await own_shop.status(job)).error for job in (streaming, called)] == ["interrupted", None]
     assert (await own_shop.status(called)).state == QUEUED
+
+
+async def test_a_providers_limits_are_those_of_relay_toml(
+    server: RedisServer, redis: Redis, upstream: BadProvider, tmp_path: Path
+) -> None:
+    """They are in Redis, where the queue is paced, as soon as a worker runs."""
+    (tmp_path / "relay.toml").write_text(
+        f'[providers.anthropic]\nbase_url = "{upstream.url}"\nconcurrency = 3\ntokens_per_minute = 5000\n'
+    )
+    shop = Shop(server, upstream, tmp_path)
+    await shop.worker(RELAY_CONFIG=str(tmp_path / "relay.toml"), ANTHROPIC_BASE_URL="", OPENAI_BASE_URL="")
+    await wait_until(lambda: redis.hget("relay:{0}:limits", "provider:anthropic"))
+    assert await redis.hgetall("relay:{0}:limits") == {"provider:anthropic": "3 0 5000"}
+    await shop.close()
+    await redis.delete("relay:{0}:limits")

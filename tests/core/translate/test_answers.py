@@ -40,7 +40,9 @@ def completion_of(body: bytes | dict[str, Any], **settings: Any) -> dict[str, An
     translated = answer_to_openai.translate(body, meter, created=CREATED, **settings)
     assert answer_to_openai.translate(body, meter, created=CREATED, **settings) == translated
     openai.types.chat.ChatCompletion.model_validate_json(translated)
-    return dict(json.loads(translated))
+    made = dict(json.loads(translated))
+    assert made.keys() <= openai.types.chat.ChatCompletion.model_fields.keys()
+    return made
 
 
 def message_of(body: bytes | dict[str, Any], **settings: Any) -> dict[str, Any]:
@@ -51,7 +53,9 @@ def message_of(body: bytes | dict[str, Any], **settings: Any) -> dict[str, Any]:
     translated = answer_to_anthropic.translate(body, meter, **settings)
     assert answer_to_anthropic.translate(body, meter, **settings) == translated
     anthropic.types.Message.model_validate_json(translated)
-    return dict(json.loads(translated))
+    made = dict(json.loads(translated))
+    assert made.keys() <= anthropic.types.Message.model_fields.keys()
+    return made
 
 
 def message(*content: Any, stop_reason: str | None = "end_turn", **members: Any) -> dict[str, Any]:
