@@ -18,7 +18,7 @@ _RQ_FIXED = re.compile(
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    literal = re.escape(name.replace("{p}", "{0}"))
+    literal = re.escape(name).replace(r"\{p\}", r"\{[a-z0-9]+\}")  # whatever the partition
     return re.compile(re.sub(r"<\w+>", r"[^:]+", literal))
 
 
