@@ -110,13 +110,16 @@ def sandbox(settings: Settings) -> None:
 
 @app.command()
 @with_settings()
-def health(settings: Settings, process: Annotated[str, typer.Argument(metavar="ingress|worker")]) -> None:
+def health(
+    settings: Settings, process: Annotated[str, typer.Argument(metavar="ingress|worker|ledger|console")]
+) -> None:
     """Whether the process in this container is well: exit code 0 or 1."""
     from relay import health as checks
 
-    check = {"ingress": checks.ingress, "worker": checks.worker}.get(process)
+    known = {"ingress": checks.ingress, "worker": checks.worker, "ledger": checks.ledger, "console": checks.console}
+    check = known.get(process)
     if check is None:
-        sys.exit(f"relay: no health check for {process!r}; there is ingress and worker")
+        sys.exit(f"relay: no health check for {process!r}; there is {', '.join(known)}")
     if trouble := check(settings):
         sys.exit(f"relay: {process}: {trouble}")
 

@@ -21,12 +21,30 @@ STALE_S = 90.0
 
 def ingress(settings: Settings) -> str | None:
     """None when the ingress answers, else what is wrong."""
-    connection = http.client.HTTPConnection(reachable(settings.host), settings.port, timeout=_TIMEOUT_S)
+    return _answers(settings, settings.port)
+
+
+def console(settings: Settings) -> str | None:
+    return _answers(settings, settings.console_port)
+
+
+def ledger(settings: Settings) -> str | None:
+    """As ``worker``."""
+    from relay.broker.health import ledger_silence_s
+    from relay.broker.keys import Keys
+    from relay.broker.usage_reader import GROUP
+
+    stream = Keys(settings.partition).usage
+    return _judged("ledger", asyncio.run(ledger_silence_s(settings.redis_url, stream, GROUP, socket.gethostname())))
+
+
+def _answers(settings: Settings, port: int) -> str | None:
+    connection = http.client.HTTPConnection(reachable(settings.host), port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer from {settings.host} port {settings.port}: {error}"
+        return f"no answer from {settings.host} port {port}: {error}"
     finally:
         connection.close()
     return None if status == 200 else f"/healthz answered {status}"
@@ -36,7 +54,10 @@ def worker(settings: Settings) -> str | None:
     """None when a worker of this host has lately given a sign of life, or Redis cannot be asked; else what is wrong."""
     from relay.broker.health import silence_s
 
-    silence = asyncio.run(silence_s(settings.redis_url, socket.gethostname()))
+    return _judged("worker", asyncio.run(silence_s(settings.redis_url, socket.gethostname())))
+
+
+def _judged(process: str, silence: float | None) -> str | None:
     if silence is None:
-        return "no worker of this host is registered"
+        return f"no {process} of this host is registered"
     return f"silent for {silence:.0f} s" if silence > STALE_S else None

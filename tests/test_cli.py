@@ -147,6 +147,9 @@ def test_an_ingress_that_does_not_answer_is_unwell(tmp_path: Path) -> None:
 
 
 def test_a_host_without_a_worker_is_unwell(server: RedisServer, tmp_path: Path) -> None:
+    for process in ("worker", "ledger"):
+        unwell = relay("health", process, "--redis-url", server.url, cwd=tmp_path)
+        assert (unwell.returncode, unwell.stderr) == (1, f"relay: {process}: no {process} of this host is registered\n")
     done = relay("health", "worker", "--redis-url", server.url, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "relay: worker: no worker of this host is registered\n")
 

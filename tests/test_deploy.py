@@ -26,7 +26,7 @@ SCHEMA = ROOT / "tests" / "fixtures" / "compose-spec" / "compose-spec.json"
 RECIPES = sorted((ROOT / "deploy").glob("*.Dockerfile"))
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-OURS = ("ingress", "worker")
+OURS = ("console", "ingress", "ledger", "worker")
 
 
 def instructions(recipe: Path) -> list[tuple[str, str]]:
@@ -163,7 +163,7 @@ def test_no_service_has_more_rights_than_it_needs(name: str) -> None:
 
 
 def test_the_door_is_open_to_this_machine_only() -> None:
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES["ingress"]["ports"])
+    assert all(port.startswith("127.0.0.1:") for name in ("ingress", "console") for port in SERVICES[name]["ports"])
 
 
 # -- make ------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ __all__ = [
     "Link",
     "OutOfMemoryError",
     "RedisError",
+    "ResponseError",
     "Wire",
     "address",
     "blocking_client",

@@ -190,6 +190,7 @@ async def test_its_processes_are_well(running: Up) -> None:
     url = (running.data / "redis-url").read_text().strip()
     assert await running.relay("health", "ingress", "--port", str(running.port)) == (0, "")
     assert await running.relay("health", "worker", "--redis-url", url) == (0, "")
+    assert await running.relay("health", "ledger", "--redis-url", url) == (0, "")
 
 
 async def test_a_second_one_in_the_same_directory_is_refused(running: Up) -> None:
