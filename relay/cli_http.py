@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from relay.core.errors import InvalidRequest, Unauthenticated, Unavailable, from_code
+from relay.core.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable, from_code
 from relay.local.data_dir import DataDir
 from relay.settings import Settings
 
@@ -54,6 +54,11 @@ class Door:
         with self._open(method, path, query, {}) as answer:
             return json.loads(answer.read())
 
+    def look(self, path: str, header: str) -> tuple[Any, str]:
+        """The JSON of an answer, and one of its headers."""
+        with self._open("GET", path, None, {}) as answer:
+            return json.loads(answer.read()), answer.getheader(header, "")
+
     def events(self, path: str, last_id: str = "") -> Iterator[tuple[str, str, str]]:
         """Id, name and data of each event of a stream, until it ends."""
         headers = {"last-event-id": last_id} if last_id else {}
@@ -89,10 +94,12 @@ class Door:
 
 
 def _refusal(answer: HTTPResponse) -> Exception:
-    """The error of a problem document."""
+    """The error of a problem document, or of a provider's form."""
     body = answer.read()
     try:
         problem = json.loads(body)
+        if error := problem.get("error"):
+            return NotFound(error["message"]) if answer.status == NotFound.status else Unavailable(error["message"])
         return from_code(problem["code"], problem["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Unavailable(f"the answer was {answer.status} and no relay's")

@@ -1,4 +1,4 @@
-"""``relay jobs ls | show | tail | cancel | replay | dead``: the jobs of the key's tenant, over the relay's own API.
+"""``relay jobs ls | show | tail | cancel | replay | dead | batch``: what the key's tenant has, over the API.
 
 Rich is imported where it is used: every command of ``relay`` loads this module.
 """
@@ -36,6 +36,7 @@ WATCH_S = 1.0
 # A tail that loses its relay comes back so often, each time after a second, before it gives up.
 TAIL_RETRIES = 30
 
+_BATCH_ENDED = ("ended", "completed", "failed", "cancelled", "expired")
 _COLOURS = {"queued": "yellow", "in_progress": "cyan", "completed": "green", "failed": "red", "cancelled": "dim"}
 
 
@@ -113,6 +114,31 @@ def replay(settings: Settings, job: Ids, url: Url = None) -> None:
         typer.echo(f"{each} replayed as {door.ask('POST', f'{_path(each)}/replay')['id']}")
 
 
+@jobs.command()
+@with_settings(*FLAGS)
+def batch(
+    settings: Settings,
+    batch: Annotated[str, typer.Argument(metavar="ID", help="The batch's id, of either provider's form.")],
+    watch: Watch = False,
+    url: Url = None,
+) -> None:
+    """Show how far a batch is; with --watch until it has ended."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    door, path = Door.of(settings, url), _batch_path(batch)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("", total=None)
+        while True:
+            found, told = door.look(path, "x-relay-batch-progress")
+            status = found.get("processing_status") or found["status"]
+            done, _, total = told.partition("/")
+            progress.update(bar, description=status, completed=int(done or 0), total=int(total or 0))
+            if not watch or status in _BATCH_ENDED:
+                return
+            time.sleep(WATCH_S)
+
+
 # -- lists ---------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +200,12 @@ def _path(job: str) -> str:
     if not job.isascii() or not job.replace("-", "").isalnum():
         raise InvalidRequest(f"{job!r} is not the id of a job")
     return f"/v1/jobs/{job}"
+
+
+def _batch_path(batch: str) -> str:
+    if not batch.isascii() or not batch.replace("_", "").isalnum():
+        raise InvalidRequest(f"{batch!r} is not the id of a batch")
+    return f"/v1/messages/batches/{batch}" if batch.startswith("msgbatch_") else f"/v1/batches/{batch}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

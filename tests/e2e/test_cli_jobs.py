@@ -113,3 +113,13 @@ async def test_what_is_wrong_is_one_line(relay: Relay, cli: Cli) -> None:
     assert f"no relay answers at http://127.0.0.1:{port}" in await cli("ls", code=1, RELAY_PORT=port)
     assert "no API key" in await cli("ls", code=1, RELAY_API_KEY="")
     assert "not of the form" in await cli("ls", "--url", "example.com", code=1)
+
+
+async def test_a_batch_is_watched_until_it_has_ended(relay: Relay, cli: Cli, upstream: BadProvider) -> None:
+    items = [{"custom_id": f"item-{n}", "params": message(MODEL)} for n in range(7)]
+    batch = (await relay.post("/v1/messages/batches", {"requests": items})).json["id"]
+    shown = await cli("batch", batch, "--watch")
+    assert "ended" in shown
+    assert "7/7" in shown
+    assert "No" in await cli("batch", "msgbatch_0_" + "0" * 32, code=1)
+    assert "is not the id of a batch" in await cli("batch", "../jobs", code=1)
