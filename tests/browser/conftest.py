@@ -28,6 +28,15 @@ async def _chromium() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture(scope="session")
+async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    """Of these tests alone: the site's worker lives on, and must not take the jobs of others."""
+    server = RedisServer(tmp_path_factory.mktemp("browser-redis"), append_only=False)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
 async def _site(
     redis_server: RedisServer, _upstream: BadProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Site]:
