@@ -24,6 +24,7 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Cache = Literal["auto", "off"]
+OnDisconnect = Literal["finish", "cancel"]
 T = TypeVar("T")
 
 
@@ -36,6 +37,10 @@ def create(
     expires: Annotated[str | None, typer.Option(help="A date or time such as 2027-01-31; never if left out.")] = None,
     cache: Annotated[
         Cache | None, typer.Option(help="auto: breakpoints for requests that set none; off: never any of ours.")
+    ] = None,
+    on_disconnect: Annotated[
+        OnDisconnect | None,
+        typer.Option(help="What becomes of a native call whose client has left; cancel if not given."),
     ] = None,
     scope: Annotated[
         list[str] | None,
@@ -52,7 +57,10 @@ def create(
     if strange := [each for each in scopes if each not in ALL_SCOPES]:
         raise InvalidRequest(f"--scope: {strange[0]!r} is none of {', '.join(ALL_SCOPES)}")
     made = _run(
-        settings, lambda held: held.create(name, tenant, scopes=scopes, expires_at=expires_at, cache=cache or "")
+        settings,
+        lambda held: held.create(
+            name, tenant, scopes=scopes, expires_at=expires_at, cache=cache or "", on_disconnect=on_disconnect or ""
+        ),
     )
     record, key = made
     if as_json:
@@ -105,6 +113,7 @@ def _public(record: ApiKey) -> dict[str, Any]:
         "last4": record.last4,
         "state": _state(record),
         "cache": record.cache or None,
+        "on_disconnect": record.on_disconnect or None,
         **times,
     }
 

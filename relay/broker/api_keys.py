@@ -60,6 +60,7 @@ class ApiKey:
     expires_at: int | None = None
     revoked_at: int | None = None
     cache: str = ""  # "auto": breakpoints for requests that set none; "off": never
+    on_disconnect: str = ""  # what becomes of a native call whose client has left, if it does not say: finish or cancel
 
     def refuse_if_over(self, now: float) -> None:
         """Raises ``Unauthenticated`` for a key that is revoked or expired."""
@@ -130,10 +131,12 @@ class ApiKeys:
         scopes: tuple[str, ...] = SCOPES,
         expires_at: int | None = None,
         cache: str = "",
+        on_disconnect: str = "",
     ) -> tuple[ApiKey, str]:
         """A new key: its record and, this once, the key itself."""
         key = api_key.make(secrets.token_bytes(api_key.ID_BYTES + api_key.SECRET_BYTES))
-        record = replace(self._record(key, name, tenant), scopes=scopes, expires_at=expires_at, cache=cache)
+        record = replace(self._record(key, name, tenant), scopes=scopes, expires_at=expires_at)
+        record = replace(record, cache=cache, on_disconnect=on_disconnect)
         await self._store(record)
         return record, key
 

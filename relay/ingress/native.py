@@ -14,7 +14,7 @@ from relay.broker.subscriber import Reader
 from relay.core.body import Endpoint
 from relay.core.cache_control import refusal
 from relay.core.errors import RelayError
-from relay.core.job import Dialect, OnDisconnect
+from relay.core.job import Dialect
 from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
 from relay.ingress.headers import HeaderList
 from relay.ingress.jobs.submit import REPLAYED, accepted
@@ -69,7 +69,9 @@ class Native:
         ingress = self._ingress
         async with self._asked(exchange) as (key, asked):
             # Who names a request means to come back for it.
-            terms = _terms(asked.headers, "finish" if IDEMPOTENCY_HEADER in asked.headers else "cancel")
+            terms = _terms(
+                asked.headers, "finish" if IDEMPOTENCY_HEADER in asked.headers else key.on_disconnect or "cancel"
+            )
             named = await once(key, asked, terms)
             job, digests = await plan(ingress, key, asked, terms)
             reader = await ingress.subscriber.open(job.id, fresh=True)
@@ -111,8 +113,8 @@ class Native:
             ingress.bodies.drop(body)
 
 
-def _terms(headers: Mapping[bytes, bytes], on_disconnect: OnDisconnect) -> Terms:
-    """Raises ``InvalidRequest``."""
+def _terms(headers: Mapping[bytes, bytes], on_disconnect: str) -> Terms:
+    """``on_disconnect``: where the header does not say.  Raises ``InvalidRequest``."""
     match headers.get(ON_DISCONNECT_HEADER, on_disconnect.encode()).strip().lower():
         case b"finish":
             return Terms("finish")

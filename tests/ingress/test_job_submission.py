@@ -10,6 +10,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from relay.broker.api_keys import ApiKeys
 from tests.broker.system import Broker, event
 from tests.ingress.conftest import ENVIRONMENT
 from tests.ingress.hand import HandWorker
@@ -126,6 +127,18 @@ async def test_what_becomes_of_a_call_whose_client_leaves(
     assert work.job.on_disconnect == expected
     await work.answer()
     await call
+
+
+async def test_a_key_may_say_what_becomes_of_its_calls(door: Relay, hand: HandWorker, redis: Redis) -> None:
+    _, patient = await ApiKeys(redis).create("patient", "default", on_disconnect="finish")
+    for headers, expected in (([], "finish"), ([("x-relay-on-disconnect", "cancel")], "cancel")):
+        lines = [("x-api-key", patient), ("content-type", "application/json"), *headers]
+        asked = http.request(door.port, "POST", "/v1/messages", lines, orjson.dumps(message(MODEL)))
+        call = asyncio.create_task(asked)
+        work = await hand.take()
+        assert work.job.on_disconnect == expected
+        await work.answer()
+        await call
 
 
 async def test_the_cache_of_an_envelope_is_that_of_the_header(door: Relay, hand: HandWorker) -> None:
