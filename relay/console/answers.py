@@ -7,10 +7,8 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-import orjson
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
@@ -18,6 +16,7 @@ from uuid_utils import uuid7
 from relay.console.pages import STATIC
 from relay.core import errors
 from relay.core.errors import Internal, RelayError, TooManyRequests, Unavailable, body_of
+from relay.problems import Problems
 
 log = logging.getLogger("relay.console")
 
@@ -94,34 +93,11 @@ def unforeseen(request: Request, error: Exception) -> Internal:
 # -- for the documentation -----------------------------------------------------------------------------------------
 
 
-class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
-
-    type: str = Field(examples=["urn:relay:error:invalid_request"])
-    title: str
-    status: int
-    detail: str
-    code: str
-    param: str | None = None
-    request_id: str | None = None
-
-
-_EXAMPLES: Final[dict[int, RelayError]] = {
-    error.status: error
-    for error in (
+problems = Problems(
+    (
         errors.InvalidRequest("limit: Input should be less than or equal to 1000, not '5000'.", param="limit"),
         errors.Unauthenticated("no API key; send it as x-api-key or as Authorization: Bearer"),
         errors.Forbidden("This API key may not do this: it lacks the scope usage:read."),
         errors.Unavailable("The ledger's database cannot be reached.", retry_after_s=2),
     )
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of an endpoint that can fail in these ways."""
-    return {status: _response(_EXAMPLES[status]) for status in statuses}
-
-
-def _response(error: RelayError) -> dict[str, Any]:
-    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": orjson.loads(body_of(error, "relay"))}
-    return {"description": error.code.replace("_", " ").capitalize(), "content": {"application/problem+json": content}}
+)

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from relay.console.answers import Problem, Protected, problem, unforeseen
+from relay.console.answers import Protected, problem, unforeseen
 from relay.console.filters import refusal
 from relay.console.operations import Operations
 from relay.console.pages import DASHBOARD, STATIC
@@ -31,6 +31,7 @@ from relay.console.pages.usage import UsagePage
 from relay.console.usage_api import UsageApi
 from relay.console.wiring import Console
 from relay.core.errors import InvalidRequest, MethodNotAllowed, NotFound, RelayError
+from relay.problems import Problem
 
 DESCRIPTION = """
 What provider calls cost, and what caching saved. Keys go into `x-api-key` or `Authorization: Bearer`; a key needs the

@@ -180,7 +180,7 @@ def from_code(code: str, message: str) -> RelayError:
 
 
 # HTTP status → error type, per surface.  Source: the providers' error pages and SDK types.
-_ANTHROPIC_TYPES = {
+ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
@@ -205,7 +205,7 @@ _OPENAI_TYPES = {
 def _anthropic(error: RelayError, request_id: str | None) -> dict[str, Any]:
     fallback = "invalid_request_error" if error.status < 500 else "api_error"
     inner = {
-        "type": _ANTHROPIC_TYPES.get(error.status, fallback),
+        "type": ANTHROPIC_TYPES.get(error.status, fallback),
         "message": error.message,
         "details": {"error_code": error.code},
     }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer
-from pydantic import BaseModel, Field
 
 from relay.core import errors
-from relay.core.errors import RelayError, body_of
+from relay.problems import Problem, Problems
 
 DESCRIPTION = """
 The native surfaces are the providers' own APIs, for unmodified SDKs with only the base URL changed:
@@ -48,21 +46,8 @@ KEY = [
 TOKEN = [Depends(APIKeyQuery(name="token", auto_error=False, scheme_name="StreamToken"))]
 
 
-class Problem(BaseModel):
-    """An error, as RFC 9457 has it."""
-
-    type: str = Field(examples=["urn:relay:error:not_found"])
-    title: str
-    status: int
-    detail: str
-    code: str
-    param: str | None = None
-    request_id: str | None = None
-
-
-_EXAMPLES: dict[int, RelayError] = {
-    error.status: error
-    for error in (
+problems = Problems(
+    (
         errors.InvalidRequest("Last-Event-ID 'x' is not an event id of this relay.", param="Last-Event-ID"),
         errors.Unauthenticated("no API key; send it as x-api-key or as Authorization: Bearer"),
         errors.Forbidden("This API key may not do this: it lacks the scope jobs:read."),
@@ -76,21 +61,7 @@ _EXAMPLES: dict[int, RelayError] = {
         errors.TooManyRequests("The queue is full: 10000 jobs wait, the limit is 10000.", retry_after_s=5),
         errors.Unavailable("Redis cannot be reached.", retry_after_s=2),
     )
-}
-
-
-_PROBLEM = {"$ref": "#/components/schemas/Problem"}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of an endpoint that can fail in these ways."""
-    return {status: _response(_EXAMPLES[status]) for status in statuses}
-
-
-def _response(error: RelayError) -> dict[str, Any]:
-    example = orjson.loads(body_of(error, "relay"))
-    content = {"application/problem+json": {"schema": _PROBLEM, "example": example}}
-    return {"description": example["title"], "content": content}
+)
 
 
 def openapi(api: FastAPI) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from uuid_utils import uuid7
 
@@ -66,6 +66,17 @@ class Exchange:
         self.began_s = time.perf_counter()
         self.first_s = 0.0  # when the first event went out
 
+    async def __aenter__(self) -> Self:
+        """Whatever goes wrong inside, the client is told in the form that is still possible."""
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, RelayError):
+            await self.fail(error)
+        elif isinstance(error, Exception) and not isinstance(error, ClientGone):
+            await self.fail(unforeseen(error, self.job_id))
+        return isinstance(error, Exception)
+
     @property
     def connection(self) -> Connection:
         found: Connection = self.scope["state"]["connection"]
@@ -110,10 +121,6 @@ class Exchange:
             await self._refuse(error.status, headers, body)
         else:
             await self.answer(error.status, headers, body)
-
-    async def fail_unforeseen(self, error: Exception) -> None:
-        """The outermost guard's answer to what nobody thought of."""
-        await self.fail(unforeseen(error, self.job_id))
 
     async def _refuse(self, status: int, headers: HeaderList, body: bytes) -> None:
         """Answer a request without reading it, then see the client off."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
-import sys
-from collections.abc import Iterator
 from types import FrameType
 from typing import Literal
 
 import uvicorn
 
-from relay import process
+from relay import serving
 from relay.core.errors import RelayError
 from relay.core.origins import origins_of
 from relay.ingress.app import App
@@ -43,20 +40,11 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is done."""
     app = App(ingress := Ingress(settings))
     origins = origins_of(settings.cors_origins)
-    config = uvicorn.Config(
+    config = serving.config(
         Cors(app, origins) if origins else app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
+        settings.host,
+        settings.port,
         http=Connection,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSING_S,
@@ -64,25 +52,25 @@ def run(settings: Settings) -> None:
     Server(config, ingress).run()
 
 
-class Server(uvicorn.Server):
-    """uvicorn's, with the relay's beginning and end."""
+class Server(serving.Server):
+    """Lets the streams that are open end, within bounds."""
+
+    name = "ingress"
 
     def __init__(self, config: uvicorn.Config, ingress: Ingress) -> None:
         super().__init__(config)
         self._ingress = ingress
         self._hurry = asyncio.Event()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def begin(self) -> None:
         try:
             await self._ingress.start()
             self._ingress.run_beside(BatchRunner(self._ingress).run())
         except RelayError as error:
             raise SystemExit(f"relay: RELAY_API_KEY: {error.message}") from None
-        await super().startup(sockets)
-        process.settle()
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        sys.stdout.write(f"ready ingress http://{f'[{host}]' if ':' in host else host}:{port}\n")
-        sys.stdout.flush()
+
+    async def end(self) -> None:
+        await self._ingress.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._ingress.draining = True
@@ -95,25 +83,12 @@ class Server(uvicorn.Server):
             connection.shutdown()
         await self._streams_end()
         await super().shutdown(sockets)
-        await self._ingress.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self._hurry.set()
         self._ingress.draining = True
         self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn we do not raise the signal again when all is done: asked to stop, we exit with 0."""
-        loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
 
     async def _streams_end(self) -> None:
         """Wait for what is under way; end what takes too long with an error, and cut what does not take even that."""

@@ -13,9 +13,8 @@ from relay.broker.api_keys import ApiKey
 from relay.broker.subscriber import Reader
 from relay.core.body import Endpoint
 from relay.core.cache_control import refusal
-from relay.core.errors import RelayError
 from relay.core.job import Dialect
-from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
+from relay.ingress.exchange import Exchange, Receive, Scope, Send
 from relay.ingress.headers import HeaderList
 from relay.ingress.jobs.submit import REPLAYED, accepted
 from relay.ingress.prefer import APPLIED, prefer
@@ -40,13 +39,8 @@ class Native:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._surface)
         try:
-            await self._serve(exchange)
-        except RelayError as error:
-            await exchange.fail(error)
-        except ClientGone:
-            pass
-        except Exception as error:
-            await exchange.fail_unforeseen(error)
+            async with exchange:
+                await self._serve(exchange)
         finally:
             self._ingress.metrics.count(exchange)
 

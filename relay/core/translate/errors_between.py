@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from relay.core.errors import ANTHROPIC_TYPES, BY_CODE, body_of, from_code
 from relay.core.job import Dialect
 from relay.core.meter import error_in, object_in
 
@@ -44,19 +45,8 @@ _STATUS_OF = {
     "requests": 429,
 }
 
-# Any other status is an invalid_request_error below 500, else an api_error.
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",  # which is what OpenAI means by it
-    504: "timeout_error",
-    529: "overloaded_error",
-}
+# Any other status is an invalid_request_error below 500, else an api_error.  OpenAI's 503 means that it is overloaded.
+_ANTHROPIC_TYPES = ANTHROPIC_TYPES | {503: "overloaded_error"}
 
 # Any other status is a server_error.
 _OPENAI_TYPES = {
@@ -101,6 +91,18 @@ def error_answer(surface: Dialect, status: int, body: bytes, request_id: str | N
         payload["request_id"] = request_id
     shown = _OPENAI_STATUS.get(fault.status, fault.status) if surface == "openai" else fault.status
     return ErrorAnswer(shown, orjson.dumps(payload))
+
+
+def kept_error(surface: Dialect, code: str, message: str, status: int | None, request_id: str) -> ErrorAnswer:
+    """The error a job ended in, where what its provider said of it is not kept, or was never an answer.
+
+    ``code`` is ours, or the provider's own word; ``status`` is that of its answer, which may have begun with 200.
+    """
+    if code in BY_CODE:
+        error = from_code(code, message)
+        return ErrorAnswer(error.status, body_of(error, surface, request_id))
+    told = orjson.dumps({"error": {"type": code, "message": message}})
+    return error_answer(surface, max(200, status or 0), told, request_id)
 
 
 def error_event(surface: Dialect, payload: Mapping[str, Any]) -> bytes:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import orjson
-
 from relay.broker.api_keys import ApiKey
 from relay.broker.batch import Batch
 from relay.broker.batches import is_big
@@ -19,7 +17,6 @@ from relay.core.batch import items
 from relay.core.batch.items import Item
 from relay.core.batch.lines import CANCELED, EXPIRED, Kind, Line, Outcome, line_of
 from relay.core.errors import (
-    BY_CODE,
     ClientError,
     Expired,
     JobLost,
@@ -28,10 +25,9 @@ from relay.core.errors import (
     TooManyRequests,
     Unavailable,
     body_of,
-    from_code,
 )
 from relay.core.job import CANCELLED, DONE
-from relay.core.translate.errors_between import error_answer
+from relay.core.translate.errors_between import kept_error
 from relay.ingress.submission import Asked, Terms, plan
 from relay.ingress.wiring import Ingress
 
@@ -119,14 +115,9 @@ class BatchItems:
 
 
 def _failure(status: JobStatus) -> Outcome:
-    """The error of a job whose provider's own answer does not tell it, or is not kept any more."""
-    job, code, message = status.job, status.error or "internal", status.message or ""
-    if code in BY_CODE:
-        error = from_code(code, message)
-        return Outcome("errored", error.status, body_of(error, job.surface, job.id))
-    told = orjson.dumps({"error": {"type": code, "message": message}})
-    shown = error_answer(job.surface, max(200, status.http_status or 0), told, job.id)
-    return Outcome("errored", shown.status, shown.body)
+    job = status.job
+    code, message = status.error or "internal", status.message or ""
+    return Outcome("errored", *kept_error(job.surface, code, message, status.http_status, job.id))
 
 
 def _request_id(headers: Iterable[tuple[str, str]]) -> str:

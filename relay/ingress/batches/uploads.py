@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from relay.core.errors import RelayError, Surface, TooLarge
+from relay.core.errors import Surface, TooLarge
 from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
 
 # Taken apart without a pause: of prompts these take 0.1 ms, of nothing but brackets, the worst there is, some 11.
@@ -27,16 +27,9 @@ class Upload(Response):
         self._take = take
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, self._surface)
-        try:
+        async with Exchange(scope, receive, send, self._surface) as exchange:
             made = await self._take(exchange)
             await exchange.answer(200, [(b"content-type", b"application/json")], made.model_dump_json().encode())
-        except RelayError as error:
-            await exchange.fail(error)
-        except ClientGone:
-            pass
-        except Exception as error:
-            await exchange.fail_unforeseen(error)
 
 
 async def bites(exchange: Exchange, limit_bytes: int) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from relay.core.errors import InvalidRequest, UpstreamProtocolError
 from relay.core.frame import START, Cursor, parse_cursor
 from relay.core.job import QUEUED
 from relay.ingress.documentation import KEY, TOKEN, problems
-from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
+from relay.ingress.exchange import Exchange, Receive, Scope, Send
 from relay.ingress.jobs import snapshot
 from relay.ingress.jobs.access import JobId, checked
 from relay.ingress.jobs.snapshot import NOTHING, Snapshot
@@ -144,13 +144,10 @@ class _Events(Response):
         ahead = partial(self._ingress.line.ahead, self._job) if self._waits else None
         stream = JobStream(exchange, watch, self._job.surface, ahead)
         try:
-            await stream.open(self._begun.events)
-            frames, self._begun = self._begun.frames, NOTHING  # a snapshot may be large, and the end an hour away
-            await stream.send(frames)
-        except ClientGone:
-            pass
-        except Exception as error:
-            await exchange.fail_unforeseen(error)
+            async with exchange:
+                await stream.open(self._begun.events)
+                frames, self._begun = self._begun.frames, NOTHING  # a snapshot may be large, and the end an hour away
+                await stream.send(frames)
         finally:
             watch.close()
 

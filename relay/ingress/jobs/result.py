@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from relay.broker.queue import JobStatus
 from relay.broker.results import Answer
-from relay.core.errors import BY_CODE, UpstreamProtocolError, body_of, from_code
+from relay.core.errors import BY_CODE, UpstreamProtocolError, from_code
 from relay.core.job import DONE
-from relay.core.translate.errors_between import error_answer
+from relay.core.translate.errors_between import kept_error
 from relay.ingress.documentation import KEY, problems
 from relay.ingress.exchange import error_headers
 from relay.ingress.headers import HeaderList, from_provider
@@ -30,6 +29,7 @@ from relay.ingress.wiring import Ingress
 RESULTS_IN_HAND = 8
 RETRY_AFTER_S = 2
 
+_JSON: HeaderList = [(b"content-type", b"application/json")]
 # What is still true of an answer a day later; its rate limits are not.
 _LASTING = frozenset({b"content-type", b"request-id", b"x-request-id"})
 
@@ -87,14 +87,9 @@ class JobResults:
 def _failure(status: JobStatus) -> Response:
     """The error of a job whose provider's own answer does not tell it, or is not kept any more."""
     job, code, message = status.job, status.error or "internal", status.message or ""
-    if code in BY_CODE:
-        error = from_code(code, message)
-        answer = Answer(error.status, [], body_of(error, job.surface, job.id))
-        return _response(status, answer, error_headers(error, job.surface, job.id))
-    # The provider's own word, of an answer that had begun with 200: what status it means follows from it.
-    told = orjson.dumps({"error": {"type": code, "message": message}})
-    shown = error_answer(job.surface, max(200, status.http_status or 0), told, job.id)
-    return _response(status, Answer(shown.status, [], shown.body), [(b"content-type", b"application/json")])
+    shown = kept_error(job.surface, code, message, status.http_status, job.id)
+    ours = error_headers(from_code(code, message), job.surface, job.id) if code in BY_CODE else _JSON
+    return _response(status, Answer(shown.status, [], shown.body), ours)
 
 
 def _response(status: JobStatus, answer: Answer, headers: HeaderList) -> Response:

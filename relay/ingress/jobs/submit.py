@@ -16,10 +16,10 @@ from fastapi.responses import Response
 from relay.broker.api_keys import ApiKey
 from relay.broker.queue import Accepted, JobStatus
 from relay.core.body import Endpoint
-from relay.core.errors import Conflict, RelayError
+from relay.core.errors import Conflict
 from relay.core.job import FAILED, Job
 from relay.ingress.documentation import KEY, problems
-from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
+from relay.ingress.exchange import Exchange, Receive, Scope, Send
 from relay.ingress.headers import HeaderList, by_name
 from relay.ingress.jobs.access import JobId, checked, key_of
 from relay.ingress.jobs.new_job import NewJob
@@ -106,16 +106,9 @@ class _Submission(Response):
         self._ingress = ingress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, "relay")
-        try:
+        async with Exchange(scope, receive, send, "relay") as exchange:
             headers, answer = await self._submit(exchange)
             await exchange.answer(202, headers, answer)
-        except RelayError as error:
-            await exchange.fail(error)
-        except ClientGone:
-            pass
-        except Exception as error:
-            await exchange.fail_unforeseen(error)
 
     async def _submit(self, exchange: Exchange) -> tuple[HeaderList, bytes]:
         ingress, headers = self._ingress, exchange.headers

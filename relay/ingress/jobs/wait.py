@@ -15,9 +15,9 @@ from fastapi import Header
 from fastapi.responses import Response
 
 from relay.broker.queue import JobStatus
-from relay.core.errors import Gone, Interrupted, JobLost, RelayError
+from relay.core.errors import Gone, Interrupted, JobLost
 from relay.core.frame import END, Cursor
-from relay.ingress.exchange import ClientGone, Exchange, Receive, Scope, Send
+from relay.ingress.exchange import Exchange, Receive, Scope, Send
 from relay.ingress.prefer import APPLIED
 from relay.ingress.watch import Watch
 from relay.ingress.wiring import Ingress
@@ -41,20 +41,12 @@ class Waiting(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, "relay")
         exchange.job_id, exchange.unread = self._status.job.id, False
-        try:
+        async with exchange:
             await self._ended(exchange)
             job = self._status.job
             response = await self._answer(await self._ingress.queue.status(job.id, job.tenant))
-        except ClientGone:
-            return
-        except RelayError as error:
-            await exchange.fail(error)
-            return
-        except Exception as error:
-            await exchange.fail_unforeseen(error)
-            return
-        response.headers[APPLIED.decode()] = f"wait={self._wait_s}"
-        await response(scope, receive, send)
+            response.headers[APPLIED.decode()] = f"wait={self._wait_s}"
+            await response(scope, receive, send)
 
     async def _ended(self, exchange: Exchange) -> None:
         status = self._status
