@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from relay.broker.api_keys import ApiKeys
+from relay.broker.batch_steps import BatchSteps
 from relay.broker.batches import Batches
 from relay.broker.connections import Link, Wire, address, client
 from relay.broker.files import Files
@@ -64,6 +65,7 @@ class Ingress:
         self.line = Line(self._link, keys, settings.queue)
         self.listing = Listing(self._link, keys)
         self.batches = Batches(self._link, keys, settings)
+        self.batch_steps = BatchSteps(self._link, keys, settings)
         self.files = Files(self._link, keys)
         self.results = Results(self._link, keys, settings)
         self.stream_secret = StreamSecret(self._link, keys)

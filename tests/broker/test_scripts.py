@@ -117,7 +117,7 @@ async def test_whatever_is_said_twice_is_said_once(broker: Broker, redis: Redis,
     outlet.events(event(4), 1)
     await worker.finish(outlet)
     await tell(echo, broker)
-    await finish(await begin(echo, broker), broker)
+    await finish(await begin(echo, broker))
     # The other ends.
     for state in (DONE, FAILED, CANCELLED):
         await worker.finish(worker.outlet(await job_in(CLAIMED)), state)

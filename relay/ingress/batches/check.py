@@ -33,7 +33,7 @@ class BatchCheck:
     async def run(self, batch: Batch) -> None:
         """Check a batch to its end.  Raises ``Conflict`` when another process is at it, ``Unavailable``."""
         ingress = self._ingress
-        intake = Intake(ingress.batches, batch.id, await ingress.batches.stored(batch.id), orphan=False)
+        intake = Intake(ingress.batches, batch.id, await ingress.batch_steps.stored(batch.id), orphan=False)
         faults: list[dict[str, Any]] = []
         try:
             async for number, raw in self._lines(batch):
@@ -52,7 +52,7 @@ class BatchCheck:
             faults = [_told(Fault("empty_file", "The input file is empty: a batch has at least one request."), None)]
         if not faults:
             await intake.flush()
-        await ingress.batches.checked(batch.id, intake.count, faults)
+        await ingress.batch_steps.checked(batch.id, intake.count, faults)
         if faults:
             await intake.forget()
 
@@ -80,7 +80,7 @@ class BatchCheck:
                 await asyncio.sleep(0)
             if loop.time() - renewed > lease_s / 3:
                 renewed = loop.time()
-                await ingress.batches.look_again(batch.id, lease_s)
+                await ingress.batch_steps.look_again(batch.id, lease_s)
         for numbered in lines.end():
             yield numbered
 

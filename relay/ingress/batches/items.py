@@ -82,13 +82,13 @@ class BatchItems:
     async def let_go(self, batch: Batch, numbers: Sequence[int], lines: Sequence[Line]) -> None:
         """Once its line is kept, a job that went well need not be for as long as others are."""
         pairs = zip(numbers, lines, strict=True)
-        await self._ingress.batches.let_go([self.job_id(batch, n) for n, line in pairs if line.kind == "succeeded"])
+        await self._ingress.batch_steps.let_go([self.job_id(batch, n) for n, line in pairs if line.kind == "succeeded"])
 
     async def forget_big(self, batch: Batch, submitted: Sequence[Item]) -> None:
         """The requests that were kept apart, now that their jobs have them."""
         big = [number for number, item in enumerate(submitted, batch.fed) if is_big(item)]
         if big:
-            await self._ingress.batches.drop_items(batch, big)
+            await self._ingress.batch_steps.drop_items(batch, big)
 
     async def _is_job(self, job_id: str, tenant: str) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 Every ingress runs one. A batch that is due is taken by one of them for the time of a lease and one bounded step, so
 many batches share the processes there are, and what one leaves undone another one does. Each step may be repeated:
-the job of an item always has the same id, and ``Batches.move`` takes a step once.
+the job of an item always has the same id, and ``BatchSteps.move`` takes a step once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import traceback
 
 from relay.broker.batch import VALIDATING, Batch
-from relay.broker.batches import Move
+from relay.broker.batch_steps import Move
 from relay.core.batch.lines import CANCELED, EXPIRED, Line, line_of
 from relay.core.errors import NotFound, RelayError, TooManyRequests, Unavailable
 from relay.core.job import QUEUED
@@ -45,6 +45,7 @@ class BatchRunner:
     def __init__(self, ingress: Ingress) -> None:
         self._ingress = ingress
         self._batches = ingress.batches
+        self._steps = ingress.batch_steps
         self._items = BatchItems(ingress)
         self._check = BatchCheck(ingress)
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -69,7 +70,7 @@ class BatchRunner:
     async def _due(self) -> list[str]:
         room = AT_ONCE - len(self._busy)
         try:
-            found = await self._batches.due(room) if room else []
+            found = await self._steps.due(room) if room else []
         except Unavailable as error:
             log.debug("batches: %s", error.message)
             return []
@@ -88,7 +89,7 @@ class BatchRunner:
         if again_s is None:
             self._swept.pop(batch_id, None)
         with contextlib.suppress(Unavailable):  # it is due again when the lease is over
-            await self._batches.look_again(batch_id, again_s)
+            await self._steps.look_again(batch_id, again_s)
         del self._busy[batch_id]
 
     async def _step(self, batch_id: str) -> float | None:
@@ -114,9 +115,9 @@ class BatchRunner:
         """Make jobs of the next items, as many as there is room for."""
         if batch.fed == batch.total:
             return False
-        running, room = await asyncio.gather(self._batches.running(batch), self._batches.room(batch.tenant))
+        running, room = await asyncio.gather(self._steps.running(batch), self._steps.room(batch.tenant))
         most = min(ITEMS_AT_ONCE, WINDOW - running, room)
-        waiting = await self._batches.waiting(batch, most) if most > 0 else []
+        waiting = await self._steps.waiting(batch, most) if most > 0 else []
         told: list[Line | None] = []
         for at in range(0, len(waiting), TOGETHER):
             numbered = enumerate(waiting[at : at + TOGETHER], batch.fed + at)
@@ -133,14 +134,14 @@ class BatchRunner:
         if not told:
             return False
         lines = {number: line for number, line in enumerate(told, batch.fed) if line}
-        await self._batches.move(batch, Move([*lines.values()], fed=len(told), numbers=lines))
+        await self._steps.move(batch, Move([*lines.values()], fed=len(told), numbers=lines))
         await self._items.forget_big(batch, waiting[: len(told)])
         return True
 
     async def _collect(self, batch: Batch) -> bool:
         """Write the lines of the items that have ended."""
-        numbers = await self._batches.ended(batch, ITEMS_AT_ONCE)
-        names = await self._batches.names(batch, numbers)
+        numbers = await self._steps.ended(batch, ITEMS_AT_ONCE)
+        names = await self._steps.names(batch, numbers)
         lines: list[Line] = []
         size = 0
         for at in range(0, len(numbers), TOGETHER):
@@ -152,7 +153,7 @@ class BatchRunner:
                 break
         if not lines:
             return False
-        if await self._batches.move(batch, Move(lines, taken=len(lines))):
+        if await self._steps.move(batch, Move(lines, taken=len(lines))):
             await self._items.let_go(batch, numbers[: len(lines)], lines)
         return True
 
@@ -163,11 +164,11 @@ class BatchRunner:
             return False
         outcome = CANCELED if batch.cancel_ms else EXPIRED
         job_ids = [self._items.job_id(batch, number) for number in numbers]
-        told = zip(numbers, job_ids, await self._batches.names(batch, numbers), strict=True)
-        jobs = await self._batches.known_jobs(job_ids)
+        told = zip(numbers, job_ids, await self._steps.names(batch, numbers), strict=True)
+        jobs = await self._steps.known_jobs(job_ids)
         lines = {n: line_of(batch.surface, name, job_id, outcome) for n, job_id, name in told if job_id not in jobs}
-        await self._batches.move(batch, Move([*lines.values()], fed=len(numbers), numbers=lines))
-        await self._batches.drop_items(batch, numbers)
+        await self._steps.move(batch, Move([*lines.values()], fed=len(numbers), numbers=lines))
+        await self._steps.drop_items(batch, numbers)
         return True
 
     async def _sweep(self, batch: Batch) -> None:
@@ -177,15 +178,15 @@ class BatchRunner:
             return
         self._swept[batch.id] = now
         lost: dict[int, Line] = {}
-        for number in await self._batches.not_ended(batch):
+        for number in await self._steps.not_ended(batch):
             job_id = self._items.job_id(batch, number)
             try:
                 status = await self._ingress.queue.status(job_id, batch.tenant)
                 if batch.cancel_ms and status.state == QUEUED:
                     await self._ingress.queue.cancel(job_id, batch.tenant)
             except NotFound:
-                [name] = await self._batches.names(batch, [number])
+                [name] = await self._steps.names(batch, [number])
                 lost[number] = await self._items.line(batch, number, name)
         if lost:
             log.warning("batch %s: %d jobs were lost", batch.id, len(lost))
-            await self._batches.move(batch, Move([*lost.values()], numbers=lost))
+            await self._steps.move(batch, Move([*lost.values()], numbers=lost))
