@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from relay.cli_doctor import doctor
 from relay.cli_jobs import jobs
 from relay.cli_keys import keys
 from relay.cli_limits import limits
@@ -35,6 +36,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(limits, name="limits")
 app.add_typer(usage, name="usage")
 app.add_typer(webhooks, name="webhooks")
+app.command()(doctor)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, select
@@ -27,6 +28,23 @@ Question = Callable[[Connection], T]
 def answers(connection: Connection) -> None:
     """Whether the database does."""
     connection.execute(select(1))
+
+
+def look(settings: Settings) -> str:
+    """Where the ledger is and that it answers, making nothing.  Raises ``Unavailable``, ``SettingsError``."""
+    url = url_of(settings)
+    where = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return f"{where}, which the first ledger or console will make"
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            answers(connection)
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(f"{where} cannot be reached.") from error
+    finally:
+        engine.dispose()
+    return where
 
 
 class Reading:

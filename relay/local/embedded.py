@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from relay.broker.floors import FLOORS
 from relay.local.data_dir import DataDir
 from relay.local.supervisor import Program
-
-# Redis 7.0 and Valkey 7.2 are the first with everything our scripts use.
-FLOORS = {"redis": (7, 0), "valkey": (7, 2)}
 
 # The kernel's limit for the path of a Unix socket is 108 bytes with its final zero on Linux, 104 on macOS.
 _SOCKET_PATH_BYTES = 103
