@@ -90,13 +90,21 @@ class Sandbox:
         return await self._create(request, OPENAI)
 
     async def count_tokens(self, request: Request) -> Response:
-        request_id = _new_id("req_")
+        call = self._begin(request)
+        call.status, outcome = 200, "completed"
         try:
             guard.credential_of(request.headers, self._key)
             ask = await _ask(anthropic_request.read_for_count, await _read_body(request), request.headers)
         except Refusal as refusal:
-            return _refused(ANTHROPIC, refusal, request_id)
-        headers = ANTHROPIC.headers(request_id, None, time.time())
+            call.status, outcome = refusal.status, str(refusal.status)
+            return _refused(ANTHROPIC, refusal, call.request_id)
+        except BaseException as error:
+            outcome = _outcome_of(error)
+            raise
+        finally:
+            self._accounts.end(call, outcome)
+        call.model = ask.model
+        headers = ANTHROPIC.headers(call.request_id, None, time.time())
         return JSONResponse({"input_tokens": tokens_in(ask.blocks)}, headers=headers)
 
     async def models(self, request: Request) -> Response:
@@ -126,8 +134,7 @@ class Sandbox:
         return JSONResponse({"data": [call.as_json() for call in self._accounts.recent]})
 
     async def _create(self, request: Request, dialect: Dialect) -> ASGIApp:
-        call = Call(_new_id("req_"), request.url.path, request.headers.get("x-relay-call-id"))
-        self._accounts.begin(call)
+        call = self._begin(request)
         try:
             credential = guard.credential_of(request.headers, self._key)
             raw = await _read_body(request)
@@ -137,9 +144,14 @@ class Sandbox:
             return self._instead(call, dialect, wanted) or self._answer(call, dialect, ask, wanted, credential)
         except Refusal as refusal:
             return self._refuse(call, dialect, refusal)
-        except BaseException as error:  # a client that left while sending, or a bug; the books must close all the same
-            self._accounts.end(call, "client_gone" if isinstance(error, ClientDisconnect) else "failed")
+        except BaseException as error:  # the books must close all the same
+            self._accounts.end(call, _outcome_of(error))
             raise
+
+    def _begin(self, request: Request) -> Call:
+        call = Call(_new_id("req_"), request.url.path, request.headers.get("x-relay-call-id"))
+        self._accounts.begin(call)
+        return call
 
     def _answer(self, call: Call, dialect: Dialect, ask: Ask, wanted: Order, credential: bytes) -> Delivery:
         answer = compose(ask, wanted)
@@ -153,7 +165,8 @@ class Sandbox:
         else:
             body = orjson.dumps(dialect.whole(reply))
             fields |= _JSON | _content_length(body, wanted)
-            steps = faults.body_steps(body, answer.output_tokens, wanted, gap_ms)
+            tokens = sum(event.tokens for event in dialect.events(reply))  # of every choice
+            steps = faults.body_steps(body, tokens, wanted, gap_ms)
         outcome = wanted.fault or "completed"
         return Delivery(200, fields, steps, call, self._accounts, outcome, plan, self._cache)
 
@@ -229,6 +242,11 @@ async def _read_body(request: Request) -> bytes:
 
 async def _nobody_reads(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
+
+
+def _outcome_of(error: BaseException) -> str:
+    """A client that left while it was sending, or a bug."""
+    return "client_gone" if isinstance(error, ClientDisconnect) else "failed"
 
 
 def _new_id(prefix: str) -> str:

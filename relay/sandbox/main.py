@@ -7,7 +7,8 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final, Protocol
 
 import uvicorn
@@ -56,10 +57,11 @@ async def serving(
     gap_ms: float = 0,
     key: str | None = None,
     allow_remote: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[str]:
-    """A sandbox in the running loop; yields its URL.  Without a ``key`` any key will do."""
+    """A sandbox in the running loop; yields its URL.  Without a ``key`` any key will do; ``clock`` is its cache's."""
     listener = guard.listen(host, port, allow_remote=allow_remote)
-    async with _server(listener, make_app(gap_ms=gap_ms, key=key, allow_remote=allow_remote)):
+    async with _server(listener, make_app(gap_ms=gap_ms, key=key, allow_remote=allow_remote, clock=clock)):
         yield guard.url_of(listener.getsockname())
 
 

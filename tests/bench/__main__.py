@@ -1,20 +1,29 @@
-"""``python -m tests.bench``: measure, and print what was measured."""
+"""``python -m tests.bench``: measure, and print what was measured.
+
+``python -m tests.bench reconcile`` and ``python -m tests.bench ledger`` are commands of their own, with ``--help``.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
+from tests.bench import ledger, reconcile
 from tests.bench.report import show
 from tests.bench.system import Measured, running
 from tests.bench.workloads import WORKLOADS, Workload
 
+COMMANDS = {"reconcile": reconcile.main, "ledger": ledger.main}
+
 
 def main() -> None:
+    if len(sys.argv) > 1 and (command := COMMANDS.get(sys.argv[1])):
+        sys.exit(command(sys.argv[2:]))
     names = [workload.name for workload in WORKLOADS]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the relay on this machine.")
     parser.add_argument("--only", default=",".join(names), help=f"workloads, of {', '.join(names)}")

@@ -29,7 +29,7 @@ def show(results: Sequence[Measured], workers: int, console: Console) -> None:
 
 
 def _speed(results: Sequence[Measured], title: str) -> Table:
-    table = _table(title, "per second", "CPU", "", *PARTS, "first later", "events later")
+    made = table(title, "per second", "CPU", "", *PARTS, "first later", "events later")
     for result in results:
         load, workload = result.load, result.workload
         per_s = load["events" if workload.streams else "requests"] / load["window_s"]
@@ -38,19 +38,19 @@ def _speed(results: Sequence[Measured], title: str) -> Table:
         else:
             (cpu, *parts), unit = _shares(result.cpu_s, load["requests"], 1e3), "ms/request"
         later = [_added(load[name], result.direct[name]) for name in ("first_ms", "delay_ms")]
-        table.add_row(workload.name, f"{per_s:,.0f}", cpu, unit, *parts, *later)
-    table.caption = "later: by how many ms than the same load without the relay, p50 / p99"
-    return table
+        made.add_row(workload.name, f"{per_s:,.0f}", cpu, unit, *parts, *later)
+    made.caption = "later: by how many ms than the same load without the relay, p50 / p99"
+    return made
 
 
 def _memory(results: Sequence[Measured], title: str) -> Table:
-    table = _table(title, "open", "delivered", "memory", *PARTS)
+    made = table(title, "open", "delivered", "memory", *PARTS)
     for result in results:
         load, workload = result.load, result.workload
         offered = workload.connections * load["window_s"] * 1000 / workload.gap_ms
         memory = _shares(result.memory, workload.connections, 1 / 1024)
-        table.add_row(workload.name, f"{load['open']:,}", f"{min(1.0, load['events'] / offered):.0%}", *memory)
-    return table
+        made.add_row(workload.name, f"{load['open']:,}", f"{min(1.0, load['events'] / offered):.0%}", *memory)
+    return made
 
 
 def _remarks(results: Iterable[Measured]) -> Iterable[str]:
@@ -63,12 +63,13 @@ def _remarks(results: Iterable[Measured]) -> Iterable[str]:
             yield f"  [yellow]disturbed: other programs used {result.foreign_cores:.1f} cores meanwhile[/yellow]"
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", min_width=len(title))
-    table.add_column("", no_wrap=True)
+def table(title: str, *columns: str) -> Table:
+    """An empty table: a column of names, then these."""
+    made = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", min_width=len(title))
+    made.add_column("", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    return table
+        made.add_column(column, justify="right" if column else "left", no_wrap=True)
+    return made
 
 
 def _shares(by_part: Mapping[str, float], count: int, scale: float) -> list[str]:

@@ -345,6 +345,22 @@ async def test_every_call_is_in_the_books_with_its_end(port: int, key: str) -> N
     assert [call["bill"]["input_tokens"] for call in found] == [2, 0, 2, 2]
 
 
+async def test_counting_is_in_the_books_and_costs_nothing(port: int, key: str) -> None:
+    for version in ("2023-06-01", "1999-01-01"):
+        head = [("x-api-key", key), ("x-relay-call-id", key), ("anthropic-version", version)]
+        body = {"model": "claude-sonnet-4-6", "messages": [{"role": "user", "content": "Hello"}]}
+        await http.request(port, "POST", f"{ANTHROPIC}/count_tokens", head, json.dumps(body).encode())
+    found = await calls(port, key)
+    assert [(call["outcome"], call["status"]) for call in found] == [("completed", 200), ("400", 400)]
+    assert all(call["bill"]["input_tokens"] == call["bill"]["output_tokens"] == 0 for call in found)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_every_choice_is_billed(port: int, key: str, streamed: bool) -> None:
+    await post(port, OPENAI, key, stream=streamed, order="events=7", call_id=key, n=3)
+    assert (await calls(port, key))[0]["bill"]["output_tokens"] == 21
+
+
 async def test_a_client_that_leaves_is_billed_for_what_was_sent_and_closes_its_stream(port: int, key: str) -> None:
     async with stream(port, ANTHROPIC, key, order="events=1000,gap_ms=10", call_id=key) as reader:
         await reader.take(5)

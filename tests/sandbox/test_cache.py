@@ -216,7 +216,7 @@ words = st.builds(block, st.sampled_from("ab"), st.just(1), ttl_s=st.sampled_fro
 requests = st.tuples(st.lists(words, min_size=1, max_size=6), st.integers(0, 12))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.lists(requests, max_size=12))
 def test_any_sequence_of_requests_reads_and_writes_as_the_model_says(sequence: list[tuple[list[Block], int]]) -> None:
     cache, model, now = PrefixCache(), Model(), 0
