@@ -37,10 +37,11 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# What tests need beside Python packages has its own script.
+# What tests need beside Python packages has its own script. The files of tests are dealt out to a session for each core,
+# to four at most: each starts its own servers, a dozen of them.
 test: $(TEST_STAMP)
 	@if [ -f tests/support/setup.sh ]; then sh tests/support/setup.sh; fi
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 bench: $(TEST_STAMP)
 	$(BIN)/python -m tests.bench

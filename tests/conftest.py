@@ -2,32 +2,43 @@
 
 All three are shared by the session, so a test leaves them as it found them; one that kills or freezes something takes
 processes of its own. After each test that used Redis, no key may be left without an expiry.
+
+``make test`` runs several sessions side by side, each with a share of the files. They share nothing but the machine:
+a name or a port that is not asked of ``tmp_path`` or ``free_port`` is a clash there, and a test that compares times is
+marked ``alone``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from contextlib import nullcontext
 from pathlib import Path
 
 import hypothesis
 import pytest
 from redis.asyncio import Redis
 
+from tests.ledger import postgres
+from tests.support.alone import Room
 from tests.support.badprovider import BadProvider
 from tests.support.leftovers import keys_without_expiry
 from tests.support.processes import RedisServer
 from tests.support.relay import Relay, served_by
 
 # A busy machine is no reason to fail an example. CI tries the same ones every time, so that its verdict is about the
-# change; the search for new ones is the developers'.
+# change; the search for new ones is the developers', each run a little, and ``--hypothesis-profile=search`` a lot.
 hypothesis.settings.register_profile(
     "relay",
     deadline=None,
+    max_examples=50,
     derandomize=os.environ.get("CI") == "true",
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
+hypothesis.settings.register_profile("search", hypothesis.settings.get_profile("relay"), max_examples=2000)
 hypothesis.settings.load_profile("relay")
+
+ROOM = pytest.StashKey[Room]()
 
 RELAY_TOML = """
 [models]
@@ -48,6 +59,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, (marker, _) in LEFT_OUT.items():
         if marker.is_file():
             terminalreporter.write_line(f"The {name} tests were left out: {marker.read_text().strip()}.")
+    # Said here, since under pytest-xdist who writes the summary reads no other conftest.
+    if not postgres.binary("postgres"):
+        terminalreporter.write_line("The ledger's tests ran on SQLite only: there is no PostgreSQL server here.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,6 +69,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.path in paths]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item.path not in paths]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several sessions, whose directories are side by side
+        config.stash[ROOM] = room = Room(Path(config.option.basetemp).parent)
+        config.add_cleanup(room.close)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Waits outside of the test, so that its time-out does not count it."""
+    room = item.config.stash.get(ROOM, None)
+    with room.held(alone=bool(item.get_closest_marker("alone"))) if room else nullcontext():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

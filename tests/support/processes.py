@@ -26,14 +26,35 @@ from relay.local import leash
 from tests.support.wait import wait_until
 
 READY = "ready "
+# Bounds for a machine with ten times as much to do as it can: a start is two seconds of computing there as well.
+START_S = 30.0
 STOP_S = 20.0
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on now, and that was given to nobody else before it is listened on.
+
+    Between the question and the start of a server anybody may take it: not this run, which remembers its ports, and
+    not its neighbours under pytest-xdist, each of which has its share of all ports.
+    """
+    neighbours, number = _xdist()
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        # The kernel prefers odd ports for this, so that their halves are what can be dealt out.
+        if port // 2 % neighbours == number and port not in _given:
+            _given.add(port)
+            return port
+
+
+_given: set[int] = set()
+
+
+def _xdist() -> tuple[int, int]:
+    """How many workers pytest-xdist runs, and which one we are."""
+    neighbours = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return neighbours, int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % neighbours
 
 
 class Process:
@@ -78,7 +99,7 @@ class Process:
     def ready_line(self) -> str:
         return next((line for line in self.output.splitlines() if line.startswith(READY)), "")
 
-    async def ready(self, timeout_s: float = 30.0) -> None:
+    async def ready(self, timeout_s: float = START_S) -> None:
         """Wait for its ready line; ``AssertionError`` with its output when it ends instead."""
 
         def is_ready() -> bool:
@@ -186,8 +207,11 @@ def python(*arguments: str) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without anything that would configure a relay or a client behind a test's back."""
-    ours = ("RELAY_", "ANTHROPIC_", "OPENAI_", "RQ_", "REDIS_")
+    """Ours, without anything that would configure a relay or a client behind a test's back.
+
+    Nor may it forbid Python to keep its bytecode: hundreds of processes are started, and each would compile the relay.
+    """
+    ours = ("RELAY_", "ANTHROPIC_", "OPENAI_", "RQ_", "REDIS_", "OTEL_", "PYTHONDONTWRITEBYTECODE")
     return {
         name: value for name, value in os.environ.items() if not name.startswith(ours) and "PROXY" not in name.upper()
     }
