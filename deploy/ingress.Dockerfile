@@ -5,7 +5,7 @@ RUN python -m venv /venv
 COPY pyproject.toml README.md ./
 COPY relay relay
 COPY workers workers
-RUN /venv/bin/pip install --no-cache-dir .
+RUN /venv/bin/pip install --no-cache-dir '.[otel]'
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --no-create-home relay

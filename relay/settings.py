@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     console_port: Port = Field(
         8081, description="Port of the console; `relay up` takes the one after its own, or a free one, if not set."
     )
+    metrics_port: Port = Field(
+        0, description="Port at which a worker shows `/metrics`, or the first free one behind it; 0: none."
+    )
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         repr=False,
@@ -135,6 +138,18 @@ class Settings(BaseSettings):
     usage_maxlen: int = Field(1_000_000, ge=1000, le=100_000_000, description="Records kept in the usage stream.")
     usage_ttl_s: Retention = Field(
         3600, description="How long a record stays in the usage stream after the ledger has stored it, about."
+    )
+    fingerprint_ttl_s: Retention = Field(
+        86_400,
+        gt=3600,
+        description="How long the ledger keeps fingerprints of prompts, to tell why a cache did not hit; "
+        "longer than the longest time in a cache, an hour.",
+    )
+    content_ttl_s: Retention = Field(
+        2_592_000, description="How long content is kept where a call asked for it; also the longest it may ask for."
+    )
+    content_limit_bytes: int = Field(
+        2**20, ge=1024, le=256 * 2**20, description="Largest request, and largest answer, whose content is kept."
     )
     ledger_url: str | None = Field(
         None,

@@ -23,6 +23,7 @@ from tests.support.processes import clean_environment
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "tests" / "fixtures" / "compose-spec" / "compose-spec.json"
+MONITORING = ROOT / "deploy" / "prometheus"
 RECIPES = sorted((ROOT / "deploy").glob("*.Dockerfile"))
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -164,6 +165,40 @@ def test_no_service_has_more_rights_than_it_needs(name: str) -> None:
 
 def test_the_door_is_open_to_this_machine_only() -> None:
     assert all(port.startswith("127.0.0.1:") for name in ("ingress", "console") for port in SERVICES[name]["ports"])
+
+
+# -- monitoring; that the names asked for exist is held in tests/e2e/test_metrics.py ---------------------------------
+
+
+def test_prometheus_asks_each_process_at_the_port_it_has() -> None:
+    asked = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    for job in asked["scrape_configs"]:
+        [finder] = job["dns_sd_configs"]
+        [name] = finder["names"]
+        assert job["job_name"] == f"relay-{name}"
+        stage = last_stage(ROOT / "deploy" / f"{name}.Dockerfile")
+        assert stage["EXPOSE"] == str(finder["port"])
+        if name == "worker":
+            assert f"RELAY_METRICS_PORT={finder['port']}" in stage["ENV"].split()
+        if credentials := job.get("authorization"):
+            path = credentials["credentials_file"]
+            assert path.removeprefix("/run/secrets/") in SERVICES["prometheus"]["secrets"]
+    assert all((MONITORING / name).is_file() for name in asked["rule_files"])
+
+
+def test_every_alert_says_how_bad_it_is_and_what_it_means() -> None:
+    [group] = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]:
+        assert rule["expr"]
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in ("page", "warn")
+            assert rule["annotations"]["summary"].endswith(".")
+
+
+def test_the_dashboard_has_a_place_for_every_panel() -> None:
+    panels = json.loads((ROOT / "deploy" / "grafana" / "relay.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 10
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
 
 
 # -- make ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,11 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(path for top in ("relay", "workers") for path in (ROOT / top).rglob("*.py"))
 
 # What a package may import of ours besides itself. Wiring is for the edges, not for broker and core.
-WIRING = {f"relay.{name}" for name in ("child", "problems", "process", "provider", "reference", "serving", "settings")}
+_WIRING = (
+    *("child", "histogram", "http_metrics", "prices", "problems", "process", "provider", "reference", "serving"),
+    *("settings", "telemetry"),
+)
+WIRING = {f"relay.{name}" for name in _WIRING}
 ARROWS: dict[str, set[str]] = {
     "relay.core": set(),
     "relay.broker": {"relay.core"},
@@ -37,6 +41,7 @@ KEEPERS: dict[str, tuple[str, ...]] = {
     "alembic": ("relay.ledger",),
     "psycopg": ("relay.ledger",),
     "genai_prices": ("relay.core.pricing",),
+    "opentelemetry": ("relay.telemetry", "relay.ingress.tracing", "workers.tracing"),
     "anthropic": (),
     "openai": (),
     "pickle": (),

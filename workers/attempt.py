@@ -103,14 +103,17 @@ class Attempt:
             return UpstreamTimeout(f"the provider took longer than {self.provider.total_s:g} s")
         return None
 
-    async def run(self, outgoing: Outgoing) -> Ending:
-        """Call the provider, pass on what it says.  Raises ``RelayError`` where its own bytes do not tell the end."""
+    async def run(self, outgoing: Outgoing, trace: Mapping[str, str]) -> Ending:
+        """Call the provider, pass on what it says.  Raises ``RelayError`` where its own bytes do not tell the end.
+
+        ``trace``: the headers by which the provider learns of the trace this is part of.
+        """
         provider, call = self.provider, self.call
         self._meter = METERS[provider.dialect](outgoing.breakpoints, provider.input_tokens_semantics)
         self._breakpoints = len(outgoing.breakpoints)
         self._began = self._waiting_since = asyncio.get_running_loop().time()
         self._patience = (provider.first_byte_s, "sent no answer")
-        answer = self.answer = await self._upstream.open(call, outgoing.pieces)
+        answer = self.answer = await self._upstream.open(call, outgoing.pieces, trace)
         outgoing.pieces.clear()
         call.status = answer.status
         self.headers += self._passed_back(answer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import orjson
 
@@ -22,8 +22,13 @@ from relay.core.errors import Cancelled, Internal, JobLost, RelayError, Upstream
 from relay.core.job import CANCELLED, DONE, FAILED, Target
 from relay.core.retry import Failover, Failure, failure_in, failure_of
 from workers.attempt import Attempt, Ending
+from workers.metrics import Metrics
 from workers.outgoing import Outgoing, Rewriter
+from workers.pricing import Pricing
 from workers.upstream import Upstream
+
+if TYPE_CHECKING:  # imported by whoever wants traces
+    from workers.tracing import Tracing
 
 log = logging.getLogger("relay.worker")
 
@@ -43,32 +48,41 @@ class _Lost(RelayError):
         self.answer = answer
 
 
+class Parts(NamedTuple):
+    """What the tasks of a worker share."""
+
+    leases: Leases
+    publisher: Publisher
+    upstream: Upstream
+    rewriter: Rewriter
+    failover: Failover
+    pricing: Pricing
+    metrics: Metrics
+    tracing: Tracing | None = None
+
+
 class Task:
     """One job of this worker.
 
     The worker calls ``watch`` several times a second; ``unread_since`` is its note of when the last reader left.
     """
 
-    def __init__(
-        self,
-        lease: Lease,
-        leases: Leases,
-        publisher: Publisher,
-        upstream: Upstream,
-        rewriter: Rewriter,
-        failover: Failover,
-    ) -> None:
+    def __init__(self, lease: Lease, parts: Parts) -> None:
         self.lease = lease
         self.unread_since: float | None = None
-        self._leases = leases
-        self._publisher = publisher
-        self._upstream = upstream
-        self._rewriter = rewriter
-        self._failover = failover
-        self._outlet = publisher.open(lease, self.refused)
+        self._leases = parts.leases
+        self._publisher = parts.publisher
+        self._upstream = parts.upstream
+        self._rewriter = parts.rewriter
+        self._failover = parts.failover
+        self._pricing = parts.pricing
+        self._metrics = parts.metrics
+        self._trace = parts.tracing.job(lease) if parts.tracing else None
+        self._outlet = parts.publisher.open(lease, self.refused)
         self._attempt: Attempt | None = None
         self._owed: Record = []  # of the call before, until Redis has it
         self._calls = 0  # of the provider, under this lease
+        self._counted = 0  # of them, in the figures
         self._why: RelayError | None = None
         self._running: asyncio.Task[None] | None = None
         self._finishing = False
@@ -96,6 +110,7 @@ class Task:
     # -- from lease to end ---------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        ending: Ending | None = None
         try:
             ending = await self._guarded_course()
             self._finishing = True  # no reason to stop comes in between any more
@@ -103,6 +118,8 @@ class Task:
                 await self._attempt.close(cut=True)  # the provider need not go on
             await self._finish(ending)
         finally:
+            if self._trace:
+                self._trace.end(ending)
             if self._attempt:
                 await self._attempt.close()
 
@@ -153,6 +170,7 @@ class Task:
             error: RelayError = UpstreamUnreachable(f"no provider {target.provider!r} is configured at this worker")
             return _failed(error, None), Failure("next", was_called=False)
         call = Call(lease.job, target, lease.generation, number, lease.calls + number)
+        self._pricing.watch(call, lease.budget)
         attempt = self._attempt = Attempt(call, provider, self._outlet, self._upstream)
         try:
             ending = await self._call(attempt, target)
@@ -182,7 +200,8 @@ class Task:
             call.started_ms = 0  # the provider was not called
             raise Cancelled(CANCELLED_MESSAGE) if code == scripts.CANCEL_WANTED else _Lost(code)
         self._calls += 1
-        return await attempt.run(outgoing)
+        trace = self._trace.call(call, attempt.provider) if self._trace else self.lease.job.trace
+        return await attempt.run(outgoing, trace)
 
     async def _prepare(self, attempt: Attempt, target: Target) -> Outgoing:
         """The bytes that go upstream.  They are fetched anew for each attempt: to keep them would be a megabyte here
@@ -202,13 +221,24 @@ class Task:
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return
-        self._owed = attempt.record(ending)
+        await self._pricing.ready(attempt.call)
+        self._owed = self._record(attempt, ending)
         await attempt.close(cut=True)
         if self._owed:
             code = await self._leases.call_failed(self.lease, self._owed)
             if code != 1:
                 raise _Lost(code)
             self._owed = []
+
+    def _record(self, attempt: Attempt, ending: Ending) -> Record:
+        """Its usage record; and the call that it is of, once, in the figures and the trace."""
+        record, call = attempt.record(ending), attempt.call
+        if record and call.number > self._counted:
+            self._counted = call.number
+            self._metrics.count(call, attempt.provider.dialect, ending.outcome, ending.end.code)
+            if self._trace:
+                self._trace.called(call, attempt.meter, ending)
+        return record
 
     def _reason(self) -> RelayError:
         """Why this task was cancelled by ``stop``; raises ``CancelledError`` if it was cancelled by somebody else."""
@@ -223,7 +253,9 @@ class Task:
     async def _finish(self, ending: Ending) -> None:
         """End the job in Redis."""
         attempt = self._attempt
-        record = attempt.record(ending) if attempt else self._owed
+        if attempt:
+            await self._pricing.ready(attempt.call)
+        record = self._record(attempt, ending) if attempt else self._owed
         if isinstance(self._why, _Lost):
             code = self._why.answer
         else:

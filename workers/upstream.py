@@ -36,8 +36,6 @@ PATHS = {"messages": "messages", "count_tokens": "messages/count_tokens", "chat_
 # Where a request of the other dialect goes.
 ANSWERS: dict[Dialect, str] = {"anthropic": "messages", "openai": "chat_completions"}
 
-_TRACE = ("traceparent", "tracestate")
-
 # Headers of an answer that end here: those of the connection (RFC 9110, 7.6.1), those that speak of bytes we may have
 # decoded, those of the provider's own edge, and cookies. Everything else travels back: request ids, rate limits,
 # retry-after, and what providers will think of next.
@@ -114,9 +112,9 @@ class Upstream:
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._lines = {name: _Line(provider) for name, provider in providers.items()}
 
-    async def open(self, call: Call, pieces: list[bytes]) -> Answer:
-        """Make this call, with the body in ``pieces``.  Raises ``UpstreamError``."""
-        return await self._lines[call.target.provider].open(call, pieces)
+    async def open(self, call: Call, pieces: list[bytes], trace: Mapping[str, str]) -> Answer:
+        """Make this call, with the body in ``pieces`` and the headers of its trace.  Raises ``UpstreamError``."""
+        return await self._lines[call.target.provider].open(call, pieces, trace)
 
     def provider(self, name: str) -> Provider | None:
         line = self._lines.get(name)
@@ -163,7 +161,7 @@ class _Line:
             max_field_size=16 << 10,
         )
 
-    async def open(self, call: Call, pieces: list[bytes]) -> Answer:
+    async def open(self, call: Call, pieces: list[bytes], trace: Mapping[str, str]) -> Answer:
         job, dialect = call.job, self.provider.dialect
         headers = {**self._headers, "x-relay-call-id": call.id}
         if job.surface == dialect:
@@ -172,9 +170,8 @@ class _Line:
             if job.query:
                 url = url.copy_with(query=job.query.encode())
         else:
-            # A client of the other dialect has nothing to say here but where its trace goes.
-            headers |= {name: job.headers[name] for name in _TRACE if name in job.headers}
-            url = self._urls[ANSWERS[dialect]]
+            url = self._urls[ANSWERS[dialect]]  # a client of the other dialect has nothing to say here
+        headers |= trace
         if dialect == "anthropic":
             headers.setdefault("anthropic-version", self.provider.anthropic_version)
         if len(pieces) > 1:

@@ -39,11 +39,12 @@ REMEMBERED = 10_000
 # A given key shorter than this is warned of, and four characters of it would be too much to show.
 SHORT = 16
 
-# What a key may do that was made without a word about it; and, for an operator's key alone, see and manage all tenants
-# in the console.
+# What a key may do that was made without a word about it; what it may do only if that was said, as it shows the prompts
+# of colleagues or erases them; and, for an operator's key alone, see and manage all tenants in the console.
 SCOPES = ("jobs:read", "jobs:write", "usage:read")
+CONTENT_SCOPES = ("content:read", "content:write")
 ADMIN = "admin"
-ALL_SCOPES = (*SCOPES, ADMIN)
+ALL_SCOPES = (*SCOPES, *CONTENT_SCOPES, ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class ApiKey:
     revoked_at: int | None = None
     cache: str = ""  # "auto": breakpoints for requests that set none; "off": never
     on_disconnect: str = ""  # what becomes of a native call whose client has left, if it does not say: finish or cancel
+    log: str = ""  # "content": the content of its calls is kept, if they do not say
 
     def refuse_if_over(self, now: float) -> None:
         """Raises ``Unauthenticated`` for a key that is revoked or expired."""
@@ -132,11 +134,12 @@ class ApiKeys:
         expires_at: int | None = None,
         cache: str = "",
         on_disconnect: str = "",
+        log: str = "",
     ) -> tuple[ApiKey, str]:
         """A new key: its record and, this once, the key itself."""
         key = api_key.make(secrets.token_bytes(api_key.ID_BYTES + api_key.SECRET_BYTES))
         record = replace(self._record(key, name, tenant), scopes=scopes, expires_at=expires_at)
-        record = replace(record, cache=cache, on_disconnect=on_disconnect)
+        record = replace(record, cache=cache, on_disconnect=on_disconnect, log=log)
         await self._store(record)
         return record, key
 

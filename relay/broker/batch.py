@@ -52,6 +52,7 @@ class Batch:
     expired: int = 0
     output_bytes: int = 0
     error_bytes: int = 0
+    log: str = ""  # whether the content of its items is kept, as their jobs carry it
 
     def encode(self) -> dict[str, str | int]:
         """As the fields of a Redis hash; what is empty is left out, where no script looks at it."""

@@ -161,8 +161,10 @@ class BatchSteps:
         args += [self._ended_ttl_ms, RESULT_PIECE_BYTES, *move.numbers]
         return bool(await self._ask.run(scripts.BATCH_MOVE, names, args) > 0)
 
-    async def let_go(self, job_ids: Sequence[str]) -> None:
+    async def let_go(self, job_ids: Sequence[str], *, keep_answers: bool = False) -> None:
         """These jobs have their lines: their answers go, and what is known of them stays as long as events do.
+
+        ``keep_answers``: they stay as long, for the ledger.
 
         A job's log and RQ's result are streams, of which Redis gives each 4 KiB at least: ten times what is in them.
         """
@@ -171,8 +173,11 @@ class BatchSteps:
             group = job_ids[at : at + LET_GO_AT_ONCE]
             answers = [name for each in group for name in (keys.log(each), keys.result(each), rq.results(each))]
             facts = [name for each in group for name in (keys.job(each), rq.job(each))]
+            if keep_answers:
+                facts, answers = [*facts, *answers], []
             shortened = [self._ask.execute("PEXPIRE", name, ttl_ms, "LT") for name in facts]
-            await asyncio.gather(self._ask.execute("UNLINK", *answers), *shortened)
+            removed = [self._ask.execute("UNLINK", *answers)] if answers else []
+            await asyncio.gather(*removed, *shortened)
 
     async def drop_items(self, batch: Batch, numbers: Iterable[int]) -> None:
         """Forget the big requests among these, which are jobs now."""

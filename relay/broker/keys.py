@@ -22,7 +22,12 @@ class Name(NamedTuple):
 
 TABLE = (
     Name("relay:{p}:job:<id>", "hash", "the job and its state", "24 h after its end (`RELAY_RESULT_TTL_S`)"),
-    Name("relay:{p}:job:<id>:body", "hash", "the request's bytes, in pieces of 1 MiB", "with the end of the job"),
+    Name(
+        "relay:{p}:job:<id>:body",
+        "hash",
+        "the request's bytes, in pieces of 1 MiB",
+        "with the end of the job; of a failed one with the job, where content is kept when the ledger has it",
+    ),
     Name("relay:{p}:job:<id>:log", "stream", "its frames", "1 h after its end (`RELAY_LOG_TTL_S`), or with the job"),
     Name("relay:{p}:job:<id>:live", "channel", "its frames, live", "not stored"),
     Name("relay:{p}:job:<id>:result", "hash", "the answer of a job that streamed, put together", "with the job"),
@@ -59,6 +64,8 @@ TABLE = (
     ),
     Name("relay:{p}:vtime", "string", "how far the turns have come", "never"),
     Name("relay:{p}:limits", "hash", "limits of tenants and providers", "never; `relay limits remove`"),
+    Name("relay:{p}:budgets", "hash", "budgets of keys and tenants", "never; `relay budgets remove`"),
+    Name("relay:{p}:spent:<period>:<kind>:<name>", "hash", "what was spent of a budget", "2 d after its day or month"),
     Name("relay:{p}:busy:<kind>:<name>", "sorted set", "jobs that count against a limit", "2 h after the last"),
     Name("relay:{p}:paced", "hash", "when a limit's allowance is used up", "never; one field per limit"),
     Name(
@@ -86,6 +93,7 @@ class Keys:
         self.waiting = f"{self._base}:waiting"
         self.lanes = f"{self._base}:lanes"
         self.limits = f"{self._base}:limits"
+        self.budgets = f"{self._base}:budgets"
         self.due_results = f"{self._base}:due_results"
         self.due_batches = f"{self._base}:due_batches"
         self.stream_secret = f"{self._base}:stream_secret"
@@ -118,6 +126,10 @@ class Keys:
     def lane(self, lane: str) -> str:
         """The jobs in a lane; the scripts make the same name."""
         return f"{self._base}:lane:{lane}"
+
+    def spent(self, period: str, holder: str) -> str:
+        """What was spent of a budget in a day or a month; the scripts make the same name."""
+        return f"{self._base}:spent:{period}:{holder}"
 
     def batch(self, batch_id: str) -> str:
         return f"{self._base}:batch:{batch_id}"

@@ -15,6 +15,8 @@ from relay.broker.rq_records import RqNames
 
 # A lane for each priority, provider and tenant that has jobs: as many as a person looks at.
 MOST_LANES = 50
+# Jobs that are called up and not taken yet: 64 in the lanes' window, and more only after workers died.
+MOST_CALLED_UP = 1000
 
 
 class Lane(NamedTuple):
@@ -22,6 +24,12 @@ class Lane(NamedTuple):
     provider: str
     tenant: str
     jobs: int
+
+
+class Tally(NamedTuple):
+    waiting: int
+    running: int
+    dead: int
 
 
 class Lanes:
@@ -45,3 +53,15 @@ class Lanes:
     async def dead_letters(self) -> int:
         """How many jobs failed for good and are kept for replay."""
         return int(await self._ask.execute("ZCARD", self._rq.failed))
+
+    async def of_tenant(self, tenant: str) -> Tally:
+        """How many jobs of one tenant wait, run, and are kept for replay."""
+        index = self._keys.jobs(tenant)
+        in_lanes, called_up, running, dead = await asyncio.gather(
+            self._ask.execute("HGET", self._keys.waiting, tenant),
+            self._ask.execute("LRANGE", self._rq.queue, 0, MOST_CALLED_UP - 1),
+            self._ask.execute("ZINTERCARD", 2, self._keys.leases, index),
+            self._ask.execute("ZINTERCARD", 2, self._rq.failed, index),
+        )
+        own = await self._ask.execute("ZMSCORE", index, *called_up) if called_up else []
+        return Tally(int(in_lanes or 0) + sum(each is not None for each in own), running, dead)

@@ -43,6 +43,7 @@ class Lease:
     claims: int  # of this job so far, this one included
     calls: int  # of the provider, by the workers before
     inline: bytes
+    budget: str = ""  # the mark of a job under a budget, as ``budgets.lua`` has it
 
 
 class Settled(NamedTuple):
@@ -210,4 +211,5 @@ def _lease(entry: list[Any]) -> Lease:
         int(stored["attempts"]),
         int(stored.get("calls", 0)),
         inline,
+        stored.get("budget", ""),
     )

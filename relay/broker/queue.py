@@ -14,10 +14,12 @@ from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
 from relay.broker import rq_records, scripts
 from relay.broker.asking import PIECE_BYTES, Asking
+from relay.broker.budgets import refusal, standings_of
 from relay.broker.connections import Link
 from relay.broker.keys import Keys
 from relay.broker.rq_records import RqNames
 from relay.core import idempotency
+from relay.core.budget import KEY, Standing
 from relay.core.errors import Gone, NotFound, TooManyRequests, UnprocessableEntity
 from relay.core.idempotency import Once
 from relay.core.job import ENDED, QUEUED, STATUS, Job
@@ -70,6 +72,7 @@ class Accepted(NamedTuple):
     job_id: str
     ahead: int  # jobs in the queue before it
     is_new: bool
+    past: tuple[Standing, ...] = ()  # soft bounds of budgets that are passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +157,16 @@ class Queue:
     async def submit(self, job: Job, body: bytes, once: Once | None = None) -> Accepted:
         """Accept a job, wholly or not at all; with a key (``once``) that an earlier job has, that one is the answer.
 
-        Raises ``TooManyRequests`` when the queue is full, ``UnprocessableEntity`` when the key is another request's,
-        and ``Unavailable`` when Redis is gone or out of memory.
+        Raises ``TooManyRequests`` when the queue is full, ``BudgetExceeded`` when a budget is used up,
+        ``UnprocessableEntity`` when the key is another request's, and ``Unavailable`` when Redis is gone or out of
+        memory.
         """
         if job.body_pieces:
             await self._ask.store(self._keys.body(job.id), body, ORPHAN_TTL_S)
-        verdict, told = await self._ask.run(scripts.SUBMIT, *self._submission(job, body, once))
+        verdict, told, *passed = await self._ask.run(scripts.SUBMIT, *self._submission(job, body, once))
+        past = standings_of(passed)
         if verdict in (0, 1):
-            return Accepted(job.id, told, is_new=True)
+            return Accepted(job.id, told, is_new=True, past=past)
         if job.body_pieces:
             await self._ask.execute("DEL", self._keys.body(job.id))
         if verdict == -1:
@@ -171,6 +176,8 @@ class Queue:
         if verdict == -3:
             limit = self._limits.tenant_queue_limit
             raise TooManyRequests(f"{told} jobs of yours wait, the limit is {limit}.", retry_after_s=5)
+        if verdict == -6:
+            raise refusal(past)
         if verdict == -2:
             raise UnprocessableEntity(
                 f"This {idempotency.HEADER} belongs to another request, that of job {told.decode()}.",
@@ -186,7 +193,8 @@ class Queue:
             job.id, limits.queue, int(limits.total_s), int(limits.result_ttl_s), int(limits.dead_ttl_s)
         )
         names = [keys.job(job.id), keys.body(job.id), rq.job(job.id), rq.queue, rq.queues]
-        names += [keys.jobs(job.tenant), keys.timers, *([keys.idempotency(once.name)] if once else [])]
+        names += [keys.jobs(job.tenant), keys.timers, keys.budgets]
+        names += [keys.idempotency(once.name)] if once else []
         delay_ms = max(0, job.run_at_ms - job.created_ms)
         waits_ms = int(limits.pending_ttl_s * 1000) + delay_ms
         if job.expires_at_ms:
@@ -197,7 +205,7 @@ class Queue:
         args: list[Any] = [
             *(limits.queue_limit, waits_ms, job.id, b"" if job.body_pieces else body, keys.job(""), lives_ms),
             *(once.fingerprint if once else "", idempotency.TTL_S * 1000, job.run_at_ms, job.expires_at_ms),
-            *(job.tenant, limits.tenant_queue_limit, job.lane),
+            *(job.tenant, limits.tenant_queue_limit, job.lane, KEY + job.key_id),
             *(len(facts), *facts, *record),
         ]
         return names, args

@@ -35,7 +35,8 @@ PAGE_BYTES, PAGE_FRAMES, FIRST_PAGE_FRAMES = 256 << 10, 64, 4
 DUE_AT_ONCE = 20
 DUE_AGAIN_MS = 60_000
 
-_HEAD = "head"
+# The field of a result that has all but its body.
+HEAD_FIELD = "head"
 
 
 class Answer(NamedTuple):
@@ -61,7 +62,7 @@ class Results:
         """
         if stored := await self._stored(job):
             return stored
-        read = _Reading(job)
+        read = Reading(job)
         async for frame in self._log(job):
             read.see(frame)
         answer = read.answer()
@@ -74,7 +75,7 @@ class Results:
 
     async def refusal(self, job: Job) -> Answer | None:
         """The provider's own answer to a job that failed; None when there was none, or it is not kept any more."""
-        read = _Reading(job)
+        read = Reading(job)
         with suppress(Gone):
             async for frame in self._log(job):
                 if frame.kind == EVENTS:
@@ -84,7 +85,7 @@ class Results:
 
     async def _stored(self, job: Job) -> Answer | None:
         key = self._keys.result(job.id)
-        raw = await self._ask.execute("HGET", key, _HEAD)
+        raw = await self._ask.execute("HGET", key, HEAD_FIELD)
         if raw is None:
             return None
         head = orjson.loads(raw)
@@ -98,7 +99,7 @@ class Results:
         key, ttl_s = self._keys.result(job.id), int(self._limits.result_ttl_s)
         await self._ask.store(key, answer.body, ttl_s)
         head = {"status": answer.status, "headers": answer.headers, "bytes": len(answer.body)}
-        await self._ask.execute("HSET", key, _HEAD, orjson.dumps(head))
+        await self._ask.execute("HSET", key, HEAD_FIELD, orjson.dumps(head))
 
     async def _log(self, job: Job) -> AsyncIterator[Frame]:
         """Every frame of the job's log.  Raises ``Gone`` when it has expired."""
@@ -116,8 +117,8 @@ class Results:
             page = await self._ask.execute("XRANGE", key, after, "+", "COUNT", frames)
 
 
-class _Reading:
-    """One pass through a log."""
+class Reading:
+    """One pass through a log, frame by frame; the ledger's ``contents`` makes one too."""
 
     def __init__(self, job: Job) -> None:
         self._dialect = job.surface

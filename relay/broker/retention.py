@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from relay.broker.queue import Limits
@@ -18,7 +19,8 @@ class Retention(NamedTuple):
 
     @classmethod
     def of(cls, limits: Limits, job: Job, state: str, *, came_whole: bool) -> Retention:
-        """A failed job keeps its request, so that it can be looked at and replayed.
+        """A failed job keeps its request, so that it can be looked at and replayed. One whose content is to be kept
+        keeps it until the ledger has taken it, or for as long as its events.
 
         Whoever lets a job finish without a reader comes back for its answer, later than for its events. One that came
         whole is its log; one that streamed is made of its log while there is one: half way, which leaves time to fail.
@@ -29,6 +31,6 @@ class Retention(NamedTuple):
         return cls(
             log_ms=job_s * 1000 if outlives and came_whole else log_ms,
             job_s=job_s,
-            body_s=job_s if state == FAILED else 0,
+            body_s=job_s if state == FAILED else math.ceil(limits.log_ttl_s) if job.log else 0,
             due_ms=log_ms // 2 if outlives and not came_whole and state == DONE else 0,
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ FIELDS = {
     "app": "the application: its `X-Title`, else the host of its `Referer`, else the key's name",
     "user": "the application's customer, as the request names them (`metadata.user_id`, `safety_identifier`, `user`)",
     "metadata": "the job's metadata, JSON",
+    "log": "`content`, or `content;ttl=<seconds>`, where the content of the job is to be kept",
     "surface": "`anthropic` or `openai`",
     "endpoint": "`messages`, `count_tokens` or `chat_completions`",
     "provider": "name of the provider",
@@ -46,6 +48,7 @@ FIELDS = {
     "first_event_ms": "from dispatch to the first event or byte of the answer",
     "status": "HTTP status of the provider's answer",
     "cache_control": "what became of the request's breakpoints, as in the header `x-relay-cache-control`",
+    "fingerprint": "of a prompt with breakpoints: places, sizes and hashes of its beginnings, never a text of it",
     "input_tokens": "uncached input",
     "cache_read_tokens": "input read from the cache",
     "cache_write_5m_tokens": "input written to the cache for 5 minutes",
@@ -56,6 +59,7 @@ FIELDS = {
     "usage_first": "the provider's first usage object, JSON",
     "usage_last": "the provider's last usage object, JSON",
     "stop_reason": "as reported",
+    "cost": "in nano-dollars, where a budget in money had to know it; all others are priced by the ledger alone",
     "cache_note": "why nothing was cached, where the relay knows",
     "kind": "`final`, `partial` or `unknown`",
     "outcome": "`completed`, `error`, `truncated`, `cancelled`, `interrupted`, `worker_lost` …",
@@ -90,6 +94,7 @@ class Call:
     status: int | None = None
     stop_reason: str | None = None
     usage: Usage | None = None
+    price: Callable[[Mapping[Any, Any]], int | None] | None = None  # of a record, where a budget has to know
 
     @property
     def name(self) -> str:
@@ -102,20 +107,22 @@ class Call:
     def draft(self) -> Record:
         """The record so far: what another worker would have to go by."""
         job, usage = self.job, self.usage
-        return [
+        record: Record = [
             *("v", 1, "call", self.id, "job", job.id, "generation", self.generation, "attempt", self.attempt),
             *("tenant", job.tenant, "key_id", job.key_id, "app", job.app, "user", job.user),
-            *("metadata", orjson.dumps(job.metadata).decode() if job.metadata else ""),
+            *("metadata", orjson.dumps(job.metadata).decode() if job.metadata else "", "log", job.log),
             *("surface", job.surface, "endpoint", job.endpoint),
             *("provider", self.target.provider, "model", job.model, "target", self.target.model),
             *("stream", int(job.stream)),
             *("started_ms", self.started_ms, "queue_ms", max(0, self.started_ms - job.created_ms)),
             *("first_event_ms", "" if self.first_event_ms is None else max(0, self.first_event_ms - self.started_ms)),
             *("status", _text(self.status)),
-            *("cache_control", self.cache_control),
+            *("cache_control", self.cache_control, "fingerprint", job.fingerprint),
             *(_tokens(usage) if usage else _NOTHING),
             *("stop_reason", _text(self.stop_reason)),
         ]
+        cost = self.price(dict(zip(record[::2], record[1::2], strict=True))) if self.price and usage else None
+        return [*record, "cost", _text(cost)]
 
     def record(self, kind: str, outcome: str, error: str = "", note: str = "", version: int = 1) -> Record:
         """The closed record."""

@@ -98,6 +98,7 @@ problems = Problems(
         errors.InvalidRequest("limit: Input should be less than or equal to 1000, not '5000'.", param="limit"),
         errors.Unauthenticated("no API key; send it as x-api-key or as Authorization: Bearer"),
         errors.Forbidden("This API key may not do this: it lacks the scope usage:read."),
+        errors.NotFound("No content is kept of a job with the id '0-0199a1b2c3d47e5f8a9b0c1d2e3f4a5b'."),
         errors.Unavailable("The ledger's database cannot be reached.", retry_after_s=2),
     )
 )

@@ -17,9 +17,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from relay.console.answers import Protected, problem, unforeseen
+from relay.console.content_api import ContentApi
 from relay.console.filters import refusal
 from relay.console.operations import Operations
 from relay.console.pages import DASHBOARD, STATIC
+from relay.console.pages.budgets import BudgetsPage
+from relay.console.pages.content import ContentPage
 from relay.console.pages.errors import error_page
 from relay.console.pages.job import JobPage
 from relay.console.pages.jobs import JobsPage
@@ -31,6 +34,7 @@ from relay.console.pages.usage import UsagePage
 from relay.console.usage_api import UsageApi
 from relay.console.wiring import Console
 from relay.core.errors import InvalidRequest, MethodNotAllowed, NotFound, RelayError
+from relay.http_metrics import Timed
 from relay.problems import Problem
 
 DESCRIPTION = """
@@ -55,15 +59,16 @@ def application(console: Console) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (Operations, UsageApi):
+    for part in (Operations, UsageApi, ContentApi):
         api.include_router(part(console).router())
     site = Site(console)
-    for page in (LoginPage, OverviewPage, UsagePage, JobsPage, JobPage, KeysPage):
+    for page in (LoginPage, OverviewPage, UsagePage, JobsPage, JobPage, ContentPage, KeysPage, BudgetsPage):
         api.include_router(page(site).router(), include_in_schema=False)
     api.mount(STATIC, StaticFiles(directory=str(resources.files("relay.console") / "static")))
-    api.add_api_route("/", _to_dashboard, methods=["GET"], include_in_schema=False)
+    for path in ("/", f"{DASHBOARD}/"):
+        api.add_api_route(path, _to_dashboard, methods=["GET"], include_in_schema=False)
     _answer_errors(api, site)
-    return Protected(api)
+    return Protected(Timed(api, console.durations))
 
 
 async def _to_dashboard() -> Response:

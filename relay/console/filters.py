@@ -10,10 +10,11 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from relay.core.errors import InvalidRequest
 from relay.ledger.queries import Filter
+from relay.ledger.reasons import REASONS
 
 MOST_VALUES = 50
 
@@ -30,11 +31,18 @@ def _moment(value: object) -> object:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _reason(code: str) -> str:
+    if code not in REASONS:
+        raise ValueError(f"must be one of {', '.join(REASONS)}")
+    return code
+
+
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 # A database takes no NUL; the ledger cuts names at 200 characters.
 Value = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Values = Annotated[list[Value], Field(max_length=MOST_VALUES)]
 Cache = Literal["hit", "partial", "write", "none", "unknown"]
+Reason = Annotated[str, AfterValidator(_reason)]
 
 
 class UsageFilter(BaseModel):
@@ -55,6 +63,9 @@ class UsageFilter(BaseModel):
     outcome: Values = Field([], description="`completed`, `error`, `cancelled`, …")
     cache: Annotated[list[Cache], Field(max_length=5)] = Field(
         [], description="What the prompt cache did: read (`hit`), read and written (`partial`), written (`write`)."
+    )
+    cache_reason: Annotated[list[Reason], Field(max_length=len(REASONS))] = Field(
+        [], description=f"Why the prompt cache did not do better: {', '.join(f'`{code}`' for code in REASONS)}."
     )
     job: Value | None = Field(None, description="The calls of one job.")
     user: Value | None = Field(None, description="The application's own customer.")
@@ -78,7 +89,7 @@ class UsageFilter(BaseModel):
         )
 
 
-MANY = ("key_id", "app", "surface", "endpoint", "provider", "model", "target", "outcome", "cache")
+MANY = ("key_id", "app", "surface", "endpoint", "provider", "model", "target", "outcome", "cache", "cache_reason")
 
 
 def unix_ms(moment: datetime | None) -> int | None:

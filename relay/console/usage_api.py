@@ -113,7 +113,8 @@ class UsageApi:
     async def timeline(self, request: Request, query: Annotated[TimelineQuery, Query()]) -> Response:
         wanted = await self._wanted(request, query)
         found = await self._console.ledger(partial(timeline, wanted=wanted, step=query.step))
-        return _json(SumList(by=[query.step], data=[sums_view(each, [query.step]) for each in found]))
+        data = [sums_view(each, [query.step]) | {"cache_reasons": each["cache_reasons"]} for each in found]
+        return _json(SumList(by=[query.step], data=data))
 
     async def file(self, request: Request, query: Annotated[ExportQuery, Query()]) -> Response:
         wanted = await self._wanted(request, query)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import orjson
@@ -21,16 +22,23 @@ AMOUNTS: Final = (*MONEY, *DERIVED)
 
 # A call's members, in the order they are shown and exported.
 CALL: Final = (
-    *("call", "job", "attempt", "started", "ended", *DIMENSIONS, "user", "stream", "status", "kind", "error"),
+    *("call", "job", "attempt", "started", "ended", *DIMENSIONS, "cache_reason_at", "user", "stream", "status"),
+    *("kind", "error"),
     *("stop_reason", "service_tier", *DURATIONS, *TOKENS, *(f"{name}{UNIT}" for name in AMOUNTS)),
-    *("price_source", "price_since", "cache_control", "cache_note", "metadata", "usage_first", "usage_last"),
+    *("price_source", "price_since", "cache_control", "cache_note", "metadata", "log", "content"),
+    *("usage_first", "usage_last"),
 )
 _TIMES: Final = {"started": "started_ms", "ended": "ended_ms"}
 _JSON: Final = ("metadata", "usage_first", "usage_last")
+_OF_CALL: Final = itemgetter(*(_TIMES.get(name) or name.removesuffix(UNIT) for name in CALL))
 
 
 class CallList(BaseModel):
-    """A page of calls, newest first. The members of a call are those of the usage stream, and what it cost."""
+    """A page of calls, newest first. The members of a call are those of the usage stream, and what it cost.
+
+    `content` says what became of its content where it was to be kept: `pending`, `stored`, `too_big`, `lost` or
+    `deleted`; null before and after that.
+    """
 
     object: Literal["list"] = "list"
     data: list[dict[str, Any]]
@@ -39,7 +47,10 @@ class CallList(BaseModel):
 
 
 class SumList(BaseModel):
-    """Sums over calls: a row for each group. `unreported` calls have no token counts, `unpriced` ones no price."""
+    """Sums over calls: a row for each group. `unreported` calls have no token counts, `unpriced` ones no price.
+
+    In a timeline `cache_reasons` counts the calls that the prompt cache did not serve, by reason.
+    """
 
     object: Literal["list"] = "list"
     by: list[str]
@@ -47,16 +58,14 @@ class SumList(BaseModel):
 
 
 def call_view(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _of_call(name, row) for name in CALL}
-
-
-def _of_call(name: str, row: Mapping[str, Any]) -> Any:
-    if name in _TIMES:
-        return moment(row[_TIMES[name]])
-    value = row[name.removesuffix(UNIT)]
-    if name in _JSON:
-        return parsed(value)
-    return bool(value) if name == "stream" else value
+    # A million times for an export: hence no function call for each of the members.
+    view = dict(zip(CALL, _OF_CALL(row), strict=True))
+    for name in _TIMES:
+        view[name] = moment(view[name])
+    for name in _JSON:
+        view[name] = parsed(view[name])
+    view["stream"] = bool(view["stream"])
+    return view
 
 
 def sums_view(sums: Mapping[str, Any], by: list[str]) -> dict[str, Any]:

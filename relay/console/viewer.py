@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from relay.broker.api_keys import ADMIN, ApiKey
+from relay.broker.api_keys import ADMIN, CONTENT_SCOPES, ApiKey
 from relay.core.errors import Forbidden
 
 USAGE, JOBS, MANAGE_JOBS, MANAGE_KEYS = "usage:read", "jobs:read", "jobs:write", ADMIN
+CONTENT, ERASE_CONTENT = CONTENT_SCOPES
 NO_TENANT: Final = None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from relay.broker.api_keys import ApiKeys
+from relay.broker.budgets import Budgets
 from relay.broker.connections import Link, RedisError, address, client
 from relay.broker.keys import Keys
 from relay.broker.lanes import Lanes
@@ -17,7 +18,8 @@ from relay.broker.subscriber import Subscriber
 from relay.broker.usage_reader import Behind, behind
 from relay.console.session import Sessions
 from relay.core.errors import Unavailable
-from relay.ledger.reading import Question, Reading
+from relay.http_metrics import Durations
+from relay.ledger.reading import Engine, Question, Reading
 from relay.settings import Settings
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ class Console:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.live_pages = 0
+        self.durations = Durations()
         where, self.keys = address(settings.redis_url), Keys(settings.partition)
         self._link = Link(where, "relay-console")
         self._client = client(settings.redis_url)
@@ -39,6 +42,7 @@ class Console:
         self.api_keys = ApiKeys(self._client)
         self.sessions = Sessions(StreamSecret(self._link, self.keys), self.api_keys)
         self.queue = Queue(self._link, self.keys, settings)
+        self.budgets = Budgets(self._link, self.keys)
         self.lanes = Lanes(self._link, self.keys, settings.queue)
         self.listing = Listing(self._link, self.keys)
         self.subscriber = Subscriber(where, self._link, self.keys, "relay-console-subscriber")
@@ -57,6 +61,10 @@ class Console:
         """The ledger's answer.  Raises ``Unavailable``."""
         ask: Callable[[Question[T]], T] = self._reading.ask
         return await asyncio.to_thread(ask, question)
+
+    async def change(self, step: Callable[[Engine], T]) -> T:
+        """Change the ledger.  Raises ``Unavailable``."""
+        return await asyncio.to_thread(self._reading.change, step)
 
     async def ledger_lag(self) -> Behind:
         """How far the ledger is behind.  Raises ``Unavailable``."""

@@ -49,9 +49,19 @@ class Peek:
 
 def peek(body: bytes, surface: Dialect, endpoint: Endpoint) -> Peek:
     """The facts of a request, or ``InvalidRequest`` naming what is wrong with it."""
+    return peek_at(read(body), surface, endpoint)
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """The request, for whoever wants to know more of it than a ``Peek`` tells."""
     request = document.parse(body)
     if not isinstance(request, dict):
         raise InvalidRequest(f"The request body must be a JSON object, not {shown(request)}.")
+    return request
+
+
+def peek_at(request: dict[str, Any], surface: Dialect, endpoint: Endpoint) -> Peek:
+    """The same facts, of what ``read`` has read."""
     is_counting = endpoint == "count_tokens"
     stream = not is_counting and _stream(request)
     return Peek(

@@ -15,7 +15,9 @@ from relay.core.cache_control import shown
 from relay.core.document import Outline, Span
 from relay.core.errors import InvalidRequest
 
-MEMBERS = ("endpoint", "body", "metadata", "priority", "run_at", "expires_in", "on_disconnect", "webhook", "cache")
+MEMBERS = (
+    *("endpoint", "body", "metadata", "priority", "run_at", "expires_in", "on_disconnect", "webhook", "cache", "log"),
+)
 
 # Of everything but the body: 16 pairs of metadata and a URL of 2,048 characters, every character escaped.
 OPTIONS_BYTES_MAX = 128 << 10

@@ -14,6 +14,7 @@
     │   ├── UnsupportedMediaType      415  unsupported_media_type
     │   ├── UnprocessableEntity       422  unprocessable_entity   (an idempotency key that belongs to another request)
     │   ├── TooManyRequests           429  too_many_requests
+    │   ├── BudgetExceeded            429  budget_exceeded        (the key's or the tenant's, until its period is over)
     │   └── Cancelled                 499  cancelled
     ├── ServerError                                               ours
     │   ├── Internal                  500  internal
@@ -34,7 +35,8 @@ Messages name the value that was wrong, and never a secret.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import orjson
 
@@ -50,6 +52,7 @@ class RelayError(Exception):
 
     status = 500
     code = "internal"
+    words: ClassVar[Mapping[str, str]] = {}  # for the code, on the surfaces that have one of their own
     was_retried = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
@@ -109,6 +112,13 @@ class UnprocessableEntity(ClientError):
 
 class TooManyRequests(ClientError):
     status, code = 429, "too_many_requests"
+
+
+class BudgetExceeded(ClientError):
+    """An SDK that comes back in a second would only hammer: the words are those at which clients give up."""
+
+    status, code = 429, "budget_exceeded"
+    words: ClassVar = {"anthropic": "enforced_spend_limit_reached", "openai": "insufficient_quota"}
 
 
 class Cancelled(ClientError):
@@ -207,15 +217,16 @@ def _anthropic(error: RelayError, request_id: str | None) -> dict[str, Any]:
     inner = {
         "type": ANTHROPIC_TYPES.get(error.status, fallback),
         "message": error.message,
-        "details": {"error_code": error.code},
+        "details": {"error_code": error.words.get("anthropic", error.code)},
     }
     return {"type": "error", "error": inner, "request_id": request_id}
 
 
 def _openai(error: RelayError, request_id: str | None) -> dict[str, Any]:
     fallback = "invalid_request_error" if error.status < 500 else "server_error"
-    kind = _OPENAI_TYPES.get(error.status, fallback)
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+    word = error.words.get("openai")
+    kind = word or _OPENAI_TYPES.get(error.status, fallback)
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": word or error.code}}
 
 
 def _problem(error: RelayError, request_id: str | None) -> dict[str, Any]:

@@ -88,6 +88,9 @@ class Job:
     batch: str = ""  # "<batch> <number>" of an item of a batch
     app: str = ""  # the application that asks, for the bill
     user: str = ""  # the application's own customer, as the request names them
+    log: str = ""  # whether its content is kept, see ``core/content.py``
+    fingerprint: str = ""  # of a prompt that is to be cached, see ``core/fingerprint.py``
+    trace: dict[str, str] = field(default_factory=dict)  # the trace it is part of, as the headers that tell of it
 
     @property
     def lane(self) -> str:
@@ -131,6 +134,9 @@ class Job:
             "batch": self.batch,
             "app": self.app,
             "user": self.user,
+            "log": self.log,
+            "fingerprint": self.fingerprint,
+            "trace": orjson.dumps(self.trace).decode() if self.trace else "",
         }
         return {name: value for name, value in values.items() if value}
 
@@ -148,6 +154,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "stream": lambda text: text == "1",
     "auto_cache": lambda text: text == "1",
     "metadata": orjson.loads,
+    "trace": orjson.loads,
     "run_at_ms": int,
     "expires_at_ms": int,
     "created_ms": int,

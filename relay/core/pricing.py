@@ -3,9 +3,10 @@
 Prices are those of genai-prices as bundled with it, under the overrides of an operator (``pricing_overrides``). A price
 nobody knows is None, never 0. Nothing here reads a file, a clock or the network.
 
-The ledger is its only caller, when it takes a record in, by the time of the call. That keeps the promise that a changed
-price never rewrites history as well as pricing in the worker would (the amounts are stored with the row, and no row
-is ever priced again), and it keeps half a second of imports and the price table's memory out of every worker.
+The ledger is its caller, through ``bill``, when it takes a record in, by the time of the call. That keeps the promise
+that a changed price never rewrites history as well as pricing in the worker would (the amounts are stored with the row,
+and no row is ever priced again), and it keeps half a second of imports and the price table's memory out of every worker
+but those whose calls are under a budget in money.
 
 Where we differ from genai-prices on purpose: it answers in decimal dollars, 180 µs a call; here a model's rates are
 looked up once for every quarter of an hour and the rest is integer arithmetic, 6 µs. And it does not know that

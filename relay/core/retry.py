@@ -152,8 +152,9 @@ class Failover:
     def succeeded(self, target: Target) -> None:
         self._breakers.pop(target, None)
 
-    def open_targets(self, now: float) -> int:
-        return sum(breaker.is_open(now) for breaker in self._breakers.values())
+    def out(self, now: float) -> list[Target]:
+        """The targets that are not called for now. Another thread may ask."""
+        return [target for target, breaker in list(self._breakers.items()) if breaker.is_open(now)]
 
     def earn(self, target: Target) -> None:
         left = self._budgets.get(target.provider, _RESERVE)

@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from relay.core.errors import InvalidRequest, MethodNotAllowed, NotFound, RelayError, Surface, body_of
+from relay.http_metrics import Timed
 from relay.ingress.batches.anthropic import AnthropicBatches
 from relay.ingress.batches.openai import OpenAIBatches
 from relay.ingress.batches.openai_files import OpenAIFiles
@@ -52,7 +53,7 @@ class App:
         self._native: dict[tuple[str, str], Handler] = {
             ("POST", path): Native(ingress, surface, endpoint) for path, (surface, endpoint) in PATHS.items()
         }
-        self._rest = _api(ingress)
+        self._rest = Timed(_api(ingress), ingress.metrics.durations)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         handler = self._native.get((scope["method"], scope["path"]), self._others)

@@ -18,7 +18,7 @@ from relay.ingress.headers import HeaderList
 # What browsers hide from a page unless told otherwise: the job, the ids to complain with, and when to come back.
 EXPOSED = (
     *("x-relay-job-id", "request-id", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"),
-    *("x-relay-cache-control", "x-relay-prompt-sha256-received", "x-relay-prompt-sha256-sent"),
+    *("x-relay-budget", "x-relay-cache-control", "x-relay-prompt-sha256-received", "x-relay-prompt-sha256-sent"),
     *("location", "preference-applied"),
 )
 METHODS = ("GET", "POST", "DELETE")

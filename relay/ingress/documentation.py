@@ -30,6 +30,12 @@ With `Prefer: respond-async` a call is answered at once with 202 and a job, to b
 an `Idempotency-Key` it may be sent again within 24 h and is answered by the same job; one that streams is read from
 its start. `x-relay-on-disconnect: finish` finishes a call whose client has left, `cancel` cancels it after 10 s.
 
+Usage is recorded of every call, content never, unless `x-relay-log: content` asks for it: the console then has what was
+asked and answered for 30 days, or with `content; ttl=3600` for so many seconds.
+
+Where a budget of the key or its tenant is used up, calls get a 429 until the day or the month (UTC) is over; past a
+soft bound they go on, and answers say so in `x-relay-budget`.
+
 A job's `webhook` is told of its end as Standard Webhooks has it: a POST of the type `job.completed`, `job.failed` or
 `job.cancelled` that says which job it is, signed with the tenant's secret, and tried again for a day.
 

@@ -15,7 +15,16 @@ from typing import Any, Protocol, Self
 
 from uuid_utils import uuid7
 
-from relay.core.errors import Internal, RelayError, Surface, TooManyRequests, Unavailable, body_of, event_of
+from relay.core.errors import (
+    BudgetExceeded,
+    Internal,
+    RelayError,
+    Surface,
+    TooManyRequests,
+    Unavailable,
+    body_of,
+    event_of,
+)
 from relay.ingress.headers import HeaderList, by_name
 
 Scope = MutableMapping[str, Any]
@@ -143,7 +152,8 @@ def error_headers(error: RelayError, surface: Surface, request_id: str) -> Heade
     if retry_after_s is None and isinstance(error, Unavailable | TooManyRequests):
         retry_after_s = 1
     if retry_after_s is not None:
-        headers += [(b"retry-after", b"%d" % retry_after_s), (b"x-should-retry", b"true")]
+        can_help = b"false" if isinstance(error, BudgetExceeded) else b"true"  # nobody waits until tomorrow
+        headers += [(b"retry-after", b"%d" % retry_after_s), (b"x-should-retry", can_help)]
     elif error.was_retried:
         headers.append((b"x-should-retry", b"false"))
     return headers

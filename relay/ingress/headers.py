@@ -10,23 +10,21 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from relay.core import budget, trace_context
 from relay.core.errors import InvalidRequest
 
 HeaderList = list[tuple[bytes, bytes]]
 
 # The client's key, its cookies and everything unknown stay here. So does ``anthropic-workspace-id``: beside the
 # operator's credential it would let a client choose in whose workspace, and in whose cache, it works.
-_TO_PROVIDER = {
-    name.encode(): name
-    for name in ("anthropic-version", "anthropic-beta", "anthropic-user-profile-id", "traceparent", "tracestate")
-}
+_TO_PROVIDER = {name.encode(): name for name in ("anthropic-version", "anthropic-beta", "anthropic-user-profile-id")}
 
 # Said by our own HTTP server, or true of one hop only (RFC 9110, 7.6.1), or ours alone. Which pages may read an answer
 # is ours to say (``cors``), and browsers refuse one that says it twice.
 _NOT_FROM_PROVIDER = frozenset(
     {
         *("connection", "content-length", "content-encoding", "date", "keep-alive", "proxy-authenticate", "server"),
-        *("set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "x-relay-job-id"),
+        *("set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "x-relay-job-id", budget.HEADER),
         *("access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"),
     }
 )
@@ -55,6 +53,20 @@ def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def to_provider(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     """What goes upstream with the request.  Raises ``InvalidRequest`` for a value that no HTTP client would send on."""
     return {text: _printable(text, headers[name]) for name, text in _TO_PROVIDER.items() if name in headers}
+
+
+def trace_of(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The trace that a request is part of, as the headers by which it goes on; empty where it names none."""
+    parent = headers.get(trace_context.PARENT.encode())
+    if parent is None:
+        return {}
+    state = headers.get(trace_context.STATE.encode(), b"")
+    return trace_context.headers(parent.decode("latin-1"), state.decode("latin-1"))
+
+
+def budget_headers(past: Sequence[budget.Standing]) -> HeaderList:
+    """What a client is told whose call was let in beyond a soft bound."""
+    return [(budget.HEADER.encode(), budget.header(past).encode())] if past else []
 
 
 def from_provider(pairs: Iterable[tuple[str, str]], *, stream: bool) -> HeaderList:

@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from relay import serving
+from relay import serving, telemetry
 from relay.core.errors import RelayError
 from relay.core.origins import origins_of
 from relay.ingress.app import App
@@ -38,10 +39,15 @@ CLOSING_S = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is done."""
-    app = App(ingress := Ingress(settings))
-    origins = origins_of(settings.cors_origins)
+    app: ASGIApp = App(ingress := Ingress(settings))
+    if origins := origins_of(settings.cors_origins):
+        app = Cors(app, origins)
+    if traces := telemetry.start("ingress"):
+        from relay.ingress.tracing import Traced  # which takes long to import, and is rarely wanted
+
+        app = Traced(app, traces)
     config = serving.config(
-        Cors(app, origins) if origins else app,
+        app,
         settings.host,
         settings.port,
         http=Connection,
@@ -49,7 +55,11 @@ def run(settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSING_S,
     )
-    Server(config, ingress).run()
+    try:
+        Server(config, ingress).run()
+    finally:
+        if traces:
+            traces.close()
 
 
 class Server(serving.Server):

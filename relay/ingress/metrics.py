@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -23,7 +22,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from relay.broker.budgets import Account
 from relay.broker.subscriber import Subscriber
+from relay.histogram import Histogram
+from relay.http_metrics import GONE, Durations
 from relay.ingress.exchange import Exchange
 from relay.ingress.watch import Watch
 
@@ -35,29 +37,33 @@ _NAME = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class Metrics(Collector):
-    """One ingress's figures.  ``queue`` and ``workers`` are set by whoever asked Redis, just before they are shown."""
+    """One ingress's figures.
+
+    ``queue``, ``workers`` and ``accounts`` are set by whoever asked Redis, just before they are shown.
+    """
 
     def __init__(self, subscriber: Subscriber, watches: set[Watch], link_losses: Callable[[], int]) -> None:
         self._subscriber = subscriber
         self._link_losses = link_losses
         self._watches = watches
         self._requests: Counter[tuple[str, int]] = Counter()
-        self._first_s = [0] * (len(BUCKETS_S) + 1)
-        self._first_sum_s = 0.0
+        self._first_s = Histogram(BUCKETS_S)
+        self.durations = Durations()  # of the native requests here, of all others where they are routed
         self._lag_s = 0.0
         self._lag_max_s = 0.0
         self.queue: dict[str, int] = {}
         self.workers: dict[str, dict[str, float]] = {}
+        self.accounts: list[Account] = []
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def count(self, exchange: Exchange) -> None:
-        """Note a native request that is over.  A client that left before any answer counts as 499, as nginx does."""
-        self._requests[exchange.surface, exchange.status or 499] += 1
+        """Note a native request that is over."""
+        status, scope = exchange.status or GONE, exchange.scope
+        self._requests[exchange.surface, status] += 1
+        self.durations.count(scope["method"], scope["path"], status, time.perf_counter() - exchange.began_s)
         if exchange.first_s:
-            first_s = exchange.first_s - exchange.began_s
-            self._first_s[bisect_left(BUCKETS_S, first_s)] += 1
-            self._first_sum_s += first_s
+            self._first_s.observe(exchange.first_s - exchange.began_s)
 
     async def watch_lag(self) -> None:
         """Measure for ever how late the event loop is."""
@@ -76,6 +82,7 @@ class Metrics(Collector):
         for name, value in self.queue.items():
             yield GaugeMetricFamily(f"relay_queue_{name}", "Of this partition, from Redis.", value)
         yield from self._of_workers()
+        yield self._of_budgets()
 
     def _own(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -85,7 +92,10 @@ class Metrics(Collector):
             requests.add_metric((surface, str(status)), count)
         yield requests
         yield GaugeMetricFamily("relay_ingress_open_streams", "Clients waiting for a job's frames.", len(self._watches))
-        yield self._first_events()
+        first = HistogramMetricFamily("relay_ingress_first_event_seconds", "From a request's head to its first event.")
+        self._first_s.add_to(first)
+        yield first
+        yield self.durations.family()
         lag = GaugeMetricFamily("relay_ingress_loop_lag_ms", "How late the event loop was.", labels=("of",))
         lag.add_metric(("now",), self._lag_s * 1000)
         lag.add_metric(("max",), self._lag_max_s * 1000)
@@ -99,17 +109,16 @@ class Metrics(Collector):
         ):
             yield CounterMetricFamily(f"relay_ingress_{name}", help_text, value)
 
-    def _first_events(self) -> Metric:
-        total, buckets = 0, []
-        for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], self._first_s, strict=True):
-            total += count
-            buckets.append((bound, total))
-        return HistogramMetricFamily(
-            "relay_ingress_first_event_seconds",
-            "From a request's head to its first event.",
-            buckets=buckets,
-            sum_value=self._first_sum_s,
+    def _of_budgets(self) -> Metric:
+        """Whose, as ``key:<id>`` or ``tenant:<name>``: as many as an operator has set."""
+        spent = GaugeMetricFamily(
+            "relay_budget_spent_ratio",
+            "Spent of a budget's hard bound, or of its soft one where it has no other.",
+            labels=("holder", "period", "unit"),
         )
+        for standing in (each for account in self.accounts for each in account.standings):
+            spent.add_metric((standing.holder, standing.bound.period, standing.bound.unit), standing.ratio)
+        return spent
 
     def _of_workers(self) -> Iterator[Metric]:
         families: dict[str, UnknownMetricFamily] = {}

@@ -15,7 +15,7 @@ from relay.core.body import Endpoint
 from relay.core.cache_control import refusal
 from relay.core.job import Dialect
 from relay.ingress.exchange import Exchange, Receive, Scope, Send
-from relay.ingress.headers import HeaderList
+from relay.ingress.headers import HeaderList, budget_headers
 from relay.ingress.jobs.submit import REPLAYED, accepted
 from relay.ingress.prefer import APPLIED, prefer
 from relay.ingress.prefer import HEADER as PREFER
@@ -74,7 +74,9 @@ class Native:
             except BaseException:
                 reader.close()
                 raise
-        extra = [(b"x-relay-prompt-sha256-received", digests.encode())] if digests else []
+        extra = budget_headers(accepted_as.past)
+        if digests:
+            extra.append((b"x-relay-prompt-sha256-received", digests.encode()))
         if not accepted_as.is_new:
             reader.close()
             reader = await ingress.subscriber.open(accepted_as.job_id)

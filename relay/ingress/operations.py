@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from relay.broker.api_keys import ADMIN
 from relay.core.errors import Unavailable
 from relay.ingress.documentation import problems
+from relay.ingress.headers import by_name
+from relay.ingress.requests import presented
 from relay.ingress.wiring import Ingress
 
 # A probe that waits longer is as good as failed; the broker's own patience with Redis is longer.
@@ -28,7 +31,7 @@ class Health(BaseModel):
 
 
 class Operations:
-    """``/healthz``, ``/readyz`` and ``/metrics``; none of them needs a key or tells a secret."""
+    """``/healthz``, ``/readyz`` and ``/metrics``; none of them needs a key, or tells without one what is a tenant's."""
 
     def __init__(self, ingress: Ingress) -> None:
         self._ingress = ingress
@@ -49,7 +52,8 @@ class Operations:
             self.metrics,
             methods=["GET"],
             summary="Figures for Prometheus",
-            description="Those of this ingress, and what the queue and the workers keep in Redis.",
+            description="Those of this ingress, and what the queue and the workers keep in Redis. To a key with the "
+            "scope `admin`, sent as a bearer token, also how much of each budget is spent.",
             response_class=PlainTextResponse,
         )
         return router
@@ -67,12 +71,19 @@ class Operations:
             raise Unavailable("Redis does not answer.", retry_after_s=1) from None
         return Health(status="ready")
 
-    async def metrics(self) -> PlainTextResponse:
+    async def metrics(self, request: Request) -> PlainTextResponse:
         """Without Redis, our own figures alone."""
         metrics, queue = self._ingress.metrics, self._ingress.queue
-        metrics.queue, metrics.workers = {}, {}
+        metrics.queue, metrics.workers, metrics.accounts = {}, {}, []
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(PROBE_S):
                 metrics.queue = await queue.counts()
                 metrics.workers = await queue.worker_stats()
+                if await self._is_admin(request):
+                    metrics.accounts = await self._ingress.budgets.accounts()
         return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _is_admin(self, request: Request) -> bool:
+        """Raises ``Unauthenticated`` for a key that is none."""
+        credentials = presented(by_name(request.headers.raw))
+        return credentials is not None and ADMIN in (await self._ingress.api_keys.authenticate(credentials)).scopes

@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import orjson
 
 from relay.broker.api_keys import ApiKey
 from relay.broker.queue import pieces_of
-from relay.core import idempotency
+from relay.core import content, idempotency
 from relay.core.body import MODEL_SPANS_MAX, Endpoint, model_spans
 from relay.core.cache_control import refusal
 from relay.core.document import Span
 from relay.core.errors import InvalidRequest
 from relay.core.idempotency import Once
 from relay.core.job import Dialect, Job, OnDisconnect, Priority, Target, made_ms, new_id
-from relay.ingress.headers import app_of, to_provider
-from relay.ingress.inspection import Facts
+from relay.ingress.headers import app_of, to_provider, trace_of
+from relay.ingress.inspection import Caching, Facts
 from relay.ingress.wiring import Ingress
 
 # Per request: breakpoints where the client sets none, or none of ours whatever the key and the model say.
 CACHE_HEADER = b"x-relay-cache"
+# Whether the ledger keeps what is asked and answered: what is nearest to the request counts here, too.
+LOG_HEADER = b"x-relay-log"
 DIGESTS_HEADER = b"x-relay-prompt-digests"
 IDEMPOTENCY_HEADER = idempotency.HEADER.lower().encode()
 
@@ -84,7 +85,9 @@ async def plan(ingress: Ingress, key: ApiKey, asked: Asked, terms: Terms) -> tup
     Raises ``InvalidRequest``, ``NotFound`` for a model nobody serves, ``Unavailable``.
     """
     surface, endpoint, query, headers, body = asked
-    facts = await ingress.inspector.inspect(body, surface, endpoint, headers.get(DIGESTS_HEADER) == b"1")
+    upstream = to_provider(headers)
+    caching = Caching(upstream, _automatic(ingress, key, asked), headers.get(DIGESTS_HEADER) == b"1")
+    facts = await ingress.inspector.inspect(body, surface, endpoint, caching)
     targets = _targets(ingress, facts.model, endpoint)
     job_id = new_id(ingress.settings.partition)
     created_ms = made_ms(job_id)
@@ -95,7 +98,7 @@ async def plan(ingress: Ingress, key: ApiKey, asked: Asked, terms: Terms) -> tup
         surface=surface,
         endpoint=endpoint,
         query=_printable(query),
-        headers=to_provider(headers),
+        headers=upstream,
         model=facts.model,
         targets=targets,
         stream=facts.stream,
@@ -109,12 +112,15 @@ async def plan(ingress: Ingress, key: ApiKey, asked: Asked, terms: Terms) -> tup
         stream_usage=facts.stream_usage,
         app=app_of(headers) or key.name,
         user=facts.user,
-        auto_cache=endpoint != "count_tokens" and _wants_breakpoints(ingress, key, headers, facts.model),
+        auto_cache=facts.auto_cache,
         metadata=terms.metadata,
         priority=terms.priority,
         run_at_ms=terms.run_at_ms,
         expires_at_ms=max(created_ms, terms.run_at_ms) + terms.expires_in_s * 1000 if terms.expires_in_s else 0,
         webhook=terms.webhook,
+        log=wanted_log(ingress, key, headers),
+        trace=trace_of(headers),
+        fingerprint=facts.fingerprint,
     )
     return job, facts.digests
 
@@ -134,14 +140,23 @@ def _targets(ingress: Ingress, model: str, endpoint: Endpoint) -> tuple[Target, 
     return targets[:_TARGETS_MAX]
 
 
-def _wants_breakpoints(ingress: Ingress, key: ApiKey, headers: Mapping[bytes, bytes], model: str) -> bool:
-    """What is nearest to the request counts: its header, its key, its model."""
-    wish = headers.get(CACHE_HEADER, b"").decode("latin-1").strip().lower() or key.cache
+def _automatic(ingress: Ingress, key: ApiKey, asked: Asked) -> tuple[str, ...]:
+    """The models that get breakpoints of ours.  What is nearest to the request counts: header, key, model."""
+    if asked.endpoint == "count_tokens":
+        return ()
+    wish = asked.headers.get(CACHE_HEADER, b"").decode("latin-1").strip().lower() or key.cache
     if wish not in ("", "auto", "off"):
         raise refusal("x-relay-cache", "Input should be 'auto' or 'off'", wish)
-    if wish:
-        return wish == "auto"
-    return any(fnmatchcase(model, glob) for glob in ingress.auto_cache)
+    return {"": ingress.auto_cache, "auto": ("*",), "off": ()}[wish]
+
+
+def wanted_log(ingress: Ingress, key: ApiKey, headers: Mapping[bytes, bytes]) -> str:
+    """What of a call is to be kept, as its job carries it: its header says so, else its key.
+
+    Raises ``InvalidRequest``.
+    """
+    said = headers.get(LOG_HEADER, b"").decode("latin-1") or key.log or content.USAGE
+    return content.asked(said, ingress.settings.content_ttl_s, LOG_HEADER.decode())
 
 
 def _printable(query: str) -> str:

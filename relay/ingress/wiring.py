@@ -10,6 +10,7 @@ from typing import Any
 from relay.broker.api_keys import ApiKeys
 from relay.broker.batch_steps import BatchSteps
 from relay.broker.batches import Batches
+from relay.broker.budgets import Budgets
 from relay.broker.connections import Link, Wire, address, client
 from relay.broker.files import Files
 from relay.broker.keys import Keys
@@ -62,6 +63,7 @@ class Ingress:
         self._client = client(settings.redis_url)
         self.api_keys = ApiKeys(self._client)
         self.queue = Queue(self._link, keys, settings)
+        self.budgets = Budgets(self._link, keys)
         self.line = Line(self._link, keys, settings.queue)
         self.listing = Listing(self._link, keys)
         self.batches = Batches(self._link, keys, settings)

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from importlib import resources
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Dialect, Engine, Insert, Update, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from relay.reference import SettingsError
@@ -72,6 +74,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # A record is taken from Redis once this database has it, so it must be on the disk by then.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # What is deleted is overwritten (``removal``). Some builds of SQLite do so anyway, others leave it in free pages.
+    connection.execute("PRAGMA secure_delete=ON")
     connection.execute("PRAGMA cache_size=-65536")  # 64 MiB; the indexes of a million calls have 150
 
 
@@ -103,6 +107,30 @@ def turn(engine: Engine) -> Iterator[Connection]:
         if engine.dialect.name != "sqlite":
             connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
         yield connection
+
+
+@contextmanager
+def removal(engine: Engine) -> Iterator[Connection]:
+    """A turn that leaves nothing of what it deletes in SQLite's files; on PostgreSQL vacuum sees to that."""
+    with turn(engine) as connection:
+        yield connection
+    if engine.dialect.name == "sqlite":
+        with closing(engine.raw_connection()) as connected:  # no transaction: the journal is emptied between them
+            connected.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def many(connection: Connection, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Execute it for every row, in the driver: SQLAlchemy's own way looks at each value of each, for 20 µs a row."""
+    text_, values = _compiled(statement, connection.dialect, tuple(rows[0]))
+    connection.exec_driver_sql(text_, list(map(values, rows)))
+
+
+@lru_cache(maxsize=64)
+def _compiled(statement: Insert | Update, dialect: Dialect, names: tuple[str, ...]) -> tuple[str, Callable[[Any], Any]]:
+    """Its text, and what takes the values out of a row.  2 ms, as long as the statement takes for 80 rows."""
+    compiled = statement.compile(dialect=dialect, column_keys=list(names))
+    assert compiled.positiontup
+    return str(compiled), itemgetter(*compiled.positiontup)
 
 
 def migrate(engine: Engine) -> None:

@@ -12,21 +12,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from relay import process
 from relay.broker.connections import RedisError
+from relay.broker.contents import ContentReader
 from relay.broker.keys import Keys
 from relay.broker.usage_reader import Entry, UsageReader
 from relay.core.pricing import PriceTable
-from relay.core.pricing_overrides import Override, parse
+from relay.ledger.contents import AT_ONCE, Contents
 from relay.ledger.database import migrate, open_engine, url_of
 from relay.ledger.store import Store
-from relay.reference import SettingsError
+from relay.prices import own_prices
 from relay.settings import Settings
 
 log = logging.getLogger("relay.ledger")
@@ -38,6 +38,9 @@ _WAIT_S = 0.5
 # Between two transactions while records trickle in: each is a write to the disk, and nobody reads a bill in real time.
 _PACE_S = 0.1
 _TRIM_EVERY_S = 10.0
+# Content is asked for at once where this process has just noted some; what is left of others, and of jobs that had not
+# ended, is looked for now and then. Records go first: between two batches of them it gets so much time.
+_CONTENT_EVERY_S, _CONTENT_S = 1.0, 0.25
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 # What a database says that cannot be reached, or cannot do it now.
@@ -53,9 +56,17 @@ def run(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     keys = Keys(settings.partition)
     engine = open_engine(url_of(settings))
-    store = Store(engine, PriceTable(own_prices(settings.prices)), keys.usage)
+    prices = PriceTable(own_prices(settings.prices))
+    store = Store(
+        engine,
+        prices,
+        keys.usage,
+        content_ttl_s=settings.content_ttl_s,
+        fingerprint_ttl_s=settings.fingerprint_ttl_s,
+    )
     reader = UsageReader(settings.redis_url, keys, keep_s=settings.usage_ttl_s)
-    ledger = Ledger(reader, store, stop)
+    content_reader = ContentReader(settings.redis_url, keys, settings.content_limit_bytes)
+    ledger = Ledger(reader, store, Contents(engine, content_reader), stop)
     try:
         with contextlib.suppress(*AWAY):  # waited for below, and no reason to keep a `relay up` from starting
             migrate(engine)
@@ -66,29 +77,20 @@ def run(settings: Settings) -> None:
         ledger.run()
     finally:
         reader.close()
+        content_reader.close()
         engine.dispose()
 
 
-def own_prices(path: Path | None) -> Sequence[Override]:
-    """The operator's own prices. Raises ``SettingsError``."""
-    if path is None:
-        return ()
-    try:
-        return parse(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"RELAY_PRICES: cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise SettingsError(f"RELAY_PRICES: {path} {error}") from None
-
-
 class Ledger:
-    """Moves records from the reader to the store."""
+    """Moves records from the reader to the store, and content after them."""
 
-    def __init__(self, reader: UsageReader, store: Store, stop: threading.Event) -> None:
+    def __init__(self, reader: UsageReader, store: Store, contents: Contents, stop: threading.Event) -> None:
         self._reader = reader
         self._store = store
+        self._contents = contents
         self._stop = stop
         self._trim_at = 0.0
+        self._contents_at = 0.0
 
     def run(self) -> None:
         while not self._stop.is_set():
@@ -101,6 +103,7 @@ class Ledger:
         entries = self.insist(lambda: self._reader.read(BATCH, _WAIT_S)) or []
         if entries:
             self._take(entries)
+        self._keep_content()
         self._trim()
         return len(entries)
 
@@ -111,15 +114,29 @@ class Ledger:
         if stored is None:
             return  # asked to stop while the database was away; another process, or the next one, gets them
         self.insist(lambda: self._reader.stored(entries))
+        if stored.contents:
+            self._contents_at = 0.0
         log.debug(
-            "%d records: %d calls stored, %d kept aside, %.0f ms",
+            "%d records: %d calls stored, %d kept aside, %d with content, %.0f ms",
             *(len(entries), *stored, (time.monotonic() - started) * 1000),
         )
+
+    def _keep_content(self) -> None:
+        if (now := time.monotonic()) < self._contents_at:
+            return
+        self._contents_at = now + _CONTENT_EVERY_S
+        for step in (self._contents.fill, self._contents.remove):
+            while self.insist(step) == AT_ONCE:
+                if time.monotonic() > now + _CONTENT_S:
+                    self._contents_at = 0.0  # there is more
+                    return
 
     def _trim(self) -> None:
         if time.monotonic() < self._trim_at:
             return
         self.insist(self._reader.trim)
+        while self.insist(self._store.forget) and not self._stop.is_set():
+            pass
         self._trim_at = time.monotonic() + _TRIM_EVERY_S
 
     def insist(self, step: Callable[[], T]) -> T | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, case, func, or_, select, true, tuple_
 
 from relay.core.errors import InvalidRequest
 from relay.ledger.tables import (
@@ -26,6 +26,7 @@ from relay.ledger.tables import (
     MONEY,
     TOKENS,
     calls,
+    contents,
     daily,
     rollups,
 )
@@ -35,12 +36,15 @@ Sums = dict[str, Any]
 Span = tuple[int | None, int | None]  # from and up to but not including; None is without end
 
 STEPS: Final[Mapping[str, int]] = {"hour": 1, "day": DAY_HOURS}
+_UNITS: Final = ((daily, "day", DAY_HOURS * HOUR_MS), (rollups, "hour", HOUR_MS))  # each is summed up in the one before
 GROUPS: Final = (*STEPS, *DIMENSIONS)
 SUMS: Final = (*MEASURES, *DERIVED)
 
 # A year of hours. A chart has a thousand pixels.
 MOST_POINTS: Final = 8784
 MOST_ROWS: Final = 1000
+# Calls sorted for one page: 10 ms. Of more there are so many that the newest are soon met among all others.
+MOST_SORTED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +92,79 @@ class Page(NamedTuple):
 
 
 def rows(connection: Connection, wanted: Filter, cursor: str | None = None, limit: int = 50) -> Page:
-    """A page of calls. Raises ``InvalidRequest`` for a cursor that is none."""
+    """A page of calls, each with the state of its ``content``. Raises ``InvalidRequest`` for a cursor that is none."""
     limit = min(limit, MOST_ROWS)
     conditions = [*_period(wanted.since_ms, wanted.until_ms), *wanted.rows_only()]
     last = _decode(cursor) if cursor else None
     if last:
         conditions.append(tuple_(calls.c.started_ms, calls.c.id) < tuple_(*last))
     chosen = select(calls.c.id).where(*conditions)
+    in_order = wanted.job is None
     if wanted.any_of and not wanted.rows_only():
-        oldest = _oldest_hour(connection, wanted, last, limit)
-        if oldest is None:
+        until_ms = min(filter(None, (wanted.until_ms, last and last[0] + 1)), default=None)
+        reach = _reach(connection, replace(wanted, until_ms=until_ms), limit)
+        if reach is None:
             return Page([], None)
-        hours = [rollups.c.hour >= oldest, *_hours_until(wanted, last)]
+        hours = _units(rollups.c.hour, HOUR_MS, reach.since_ms, until_ms)
         chosen = chosen.join(rollups).where(*wanted.dimensions(rollups), *hours)
+        in_order = reach.calls > MOST_SORTED
     else:
         chosen = chosen.where(*wanted.dimensions(calls))
     newest_first = (calls.c.started_ms.desc(), calls.c.id.desc())
-    # The ids first: what is sorted should be small. And those of a job are found by it, not in the order of time.
-    order = newest_first if wanted.job is None else ((calls.c.started_ms + 0).desc(), calls.c.id.desc())
+    # The ids first: what is sorted should be small. In the order of time they are found among all others; those of a
+    # job, or of few rollups, by these, which needs an order that no index has.
+    order = newest_first if in_order else ((calls.c.started_ms + 0).desc(), calls.c.id.desc())
     ids = chosen.order_by(*order).limit(limit + 1).subquery()
-    found = connection.execute(select(calls).join(ids, calls.c.id == ids.c.id).order_by(*newest_first)).mappings().all()
+    whole = select(calls, contents.c.state.label("content")).join(ids, calls.c.id == ids.c.id)
+    whole = whole.outerjoin(contents, contents.c.job == calls.c.job)
+    found = connection.execute(whole.order_by(*newest_first)).mappings().all()
     page = [dict(row) for row in found[:limit]]
     return Page(page, f"{page[-1]['started_ms']}-{page[-1]['id']}" if len(found) > limit else None)
 
 
-def _oldest_hour(connection: Connection, wanted: Filter, last: tuple[int, int] | None, limit: int) -> int | None:
-    """How far back to look for one page; None when there is nothing."""
-    hours = (
-        select(rollups.c.hour, func.sum(rollups.c.calls).label("calls"))
-        .where(*wanted.dimensions(rollups), *_hours_until(wanted, last), rollups.c.calls > 0)
-        .group_by(rollups.c.hour)
-        .order_by(rollups.c.hour.desc())
+class Reach(NamedTuple):
+    """Since when there are enough calls for a page, and how many these are."""
+
+    since_ms: int
+    calls: int
+
+
+def _reach(connection: Connection, wanted: Filter, limit: int) -> Reach | None:
+    """How far back to look; None when there is nothing. The days tell which hours to look through."""
+    found: Reach | None = None
+    for table, name, size in _UNITS:
+        found = _enough(connection, table, table.c[name], size, wanted, limit)
+        if found is None:
+            return None
+        wanted = replace(wanted, since_ms=max(found.since_ms, wanted.since_ms or 0))
+    return found
+
+
+def _enough(
+    connection: Connection, table: Table, unit: ColumnElement[int], size: int, wanted: Filter, limit: int
+) -> Reach | None:
+    """As many hours, or days, as have the calls of a page."""
+    units = (
+        select(unit.label("number"), func.sum(table.c.calls).label("calls"))
+        .where(*wanted.dimensions(table), *_units(unit, size, wanted.since_ms, wanted.until_ms), table.c.calls > 0)
+        .group_by(unit)
+        .order_by(unit.desc())
     )
-    if wanted.since_ms is not None:
-        hours = hours.where(rollups.c.hour >= wanted.since_ms // HOUR_MS)
-    oldest, seen = None, 0
-    # The first hour may be half read or half asked for, so it does not count.
-    for number, row in enumerate(connection.execute(hours.limit(limit + 2))):
-        oldest = int(row.hour)
-        seen += int(row.calls) if number else 0
-        if seen > limit:
+    since, first, seen = None, 0, 0
+    for row in connection.execute(units.limit(limit + 2)):
+        since, seen = int(row.number), seen + int(row.calls)
+        first = first or seen  # it may be half read or half asked for, so it does not count
+        if seen - first > limit:
             break
-    return oldest
+    return None if since is None else Reach(since * size, seen)
 
 
-def _hours_until(wanted: Filter, last: tuple[int, int] | None) -> list[ColumnElement[bool]]:
-    ends = [wanted.until_ms, last[0] if last else None]
-    return [rollups.c.hour <= end // HOUR_MS for end in ends if end is not None]
+def _units(
+    unit: ColumnElement[int], size: int, since_ms: int | None, until_ms: int | None
+) -> list[ColumnElement[bool]]:
+    """Hours or days of which some part is in the period."""
+    found = [unit >= since_ms // size] if since_ms is not None else []
+    return found + ([unit <= until_ms // size] if until_ms is not None else [])
 
 
 def _decode(cursor: str) -> tuple[int, int]:
@@ -174,14 +204,26 @@ def summary(connection: Connection, wanted: Filter, by: Sequence[str] = ()) -> l
 
 
 def timeline(connection: Connection, wanted: Filter, step: Step) -> list[Sums]:
-    """Sums for every hour or day of the period, empty ones included. Raises ``InvalidRequest`` for too many."""
-    found = {point[step]: point for point in summary(connection, wanted, [step])}
+    """Sums for every hour or day of the period, empty ones included. Raises ``InvalidRequest`` for too many.
+
+    ``cache_reasons`` in each counts the calls by their reason.
+    """
+    found: dict[int, Sums] = {}
+    for group in summary(connection, wanted, [step, "cache_reason"]):
+        point = found.setdefault(group[step], _nothing(step, group[step]))
+        point |= {name: point[name] + group[name] for name in SUMS}
+        if code := group["cache_reason"]:
+            point["cache_reasons"][code] = group["calls"]
     size = STEPS[step] * HOUR_MS
     first = min(found, default=0) if wanted.since_ms is None else wanted.since_ms // size * size
     end = max(found, default=-1) + 1 if wanted.until_ms is None else wanted.until_ms
     if (end - first) // size > MOST_POINTS:
         raise InvalidRequest(f"the period has more than {MOST_POINTS} {step}s")
-    return [found.get(at) or {step: at} | dict.fromkeys(SUMS, 0) for at in range(first, end, size)]
+    return [found.get(at) or _nothing(step, at) for at in range(first, end, size)]
+
+
+def _nothing(step: Step, at: int) -> Sums:
+    return {step: at, **dict.fromkeys(SUMS, 0), "cache_reasons": {}}
 
 
 def _statements(wanted: Filter, by: Sequence[str]) -> Iterable[Select[Any]]:
@@ -192,7 +234,7 @@ def _statements(wanted: Filter, by: Sequence[str]) -> Iterable[Select[Any]]:
         return
     # From the largest unit down: each covers what it can of what the one above left at both ends.
     left: list[Span] = [(since, until)]
-    for table, column, size in ((daily, "day", DAY_HOURS * HOUR_MS), (rollups, "hour", HOUR_MS)):
+    for table, column, size in _UNITS:
         if column == "day" and "hour" in by:
             continue
         covered, left = _cover(left, size)

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, TimeoutError
 
 from relay.core.errors import InvalidRequest, Unavailable
 from relay.ledger.database import migrate, open_engine, url_of
 from relay.settings import Settings
 
-__all__ = ["Connection", "Question", "Reading", "answers"]
+__all__ = ["Connection", "Engine", "Question", "Reading", "answers"]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -57,10 +57,18 @@ class Reading:
 
     def ask(self, question: Question[T]) -> T:
         """The answer, of one moment. Raises ``Unavailable``, and ``InvalidRequest`` for what no database takes."""
+
+        def asked(engine: Engine) -> T:
+            with engine.connect() as connection:
+                return question(connection)
+
+        return self.change(asked)
+
+    def change(self, step: Callable[[Engine], T]) -> T:
+        """Have a step of the ledger's own taken, such as ``contents.erase``. Raises what ``ask`` raises."""
         try:
             self._prepare()
-            with self._engine.connect() as connection:
-                return question(connection)
+            return step(self._engine)
         except (OperationalError, InterfaceError, TimeoutError) as error:
             raise Unavailable("The ledger's database cannot be reached.", retry_after_s=2) from error
         except DataError as error:

@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
-
-from relay.core.anthropic import iterations
+from relay.core.bill import MOST_TOKENS, bill
 from relay.core.meter import LONGEST_NAME
-from relay.core.pricing import PriceTable, Terms, total
-from relay.core.usage import Buckets, Usage
+from relay.core.pricing import PriceTable
+from relay.core.usage import Buckets
 from relay.ledger.tables import DIMENSIONS, DURATIONS, MONEY, TOKENS
 
 Fields = Mapping[str, str]
 Row = dict[str, Any]
 
-# A hundred times the largest context window. Two thousand such calls at the dearest price still fit into 63 bits.
-MOST_TOKENS: Final = 10**8
 MOST: Final = 2**53
 LONGEST_MS: Final = 10**10  # four months
 # 2100-01-01. A record from then is a mistake, and would be the newest of all for a long time.
@@ -31,7 +27,7 @@ LATEST_MS: Final = 4_102_444_800_000
 LONGEST_TEXT: Final = 16_384
 
 _REQUIRED = ("call", "job", "tenant", "provider", "kind", "outcome")
-_OPTIONAL = ("error", "stop_reason", "service_tier", "user", "cache_note")
+_OPTIONAL = ("error", "stop_reason", "service_tier", "user", "cache_note", "log")
 _TEXTS = ("cache_control", "usage_first", "usage_last", "metadata")
 _MOST = {
     **dict.fromkeys(("generation", "ended_ms"), MOST),
@@ -75,6 +71,9 @@ def read(fields: Fields, prices: PriceTable) -> Row:
         _replace_nul(row)
     tokens = _buckets(row)
     row["cache"] = _cache_result(tokens)
+    row["cache_reason"], row["cache_reason_at"] = "", None  # found out later, from what is stored
+    if fingerprint := get("fingerprint"):
+        row["fingerprint"] = fingerprint[:LONGEST_TEXT]  # no column: goes to a table of its own, for a while
     row.update(_money(row, tokens, prices))
     return row
 
@@ -115,65 +114,16 @@ def _money(row: Row, tokens: Buckets | None, prices: PriceTable) -> Row:
     """The columns of money; all None when tokens or price are unknown."""
     if tokens is None:
         return _NO_MONEY
-    raw = _Raw(row["usage_first"], row["usage_last"])
-    terms = Terms(row["service_tier"], raw.word("speed"), raw.word("inference_geo"))
-    model = row["target"] or row["model"]
-    price = prices.find(row["provider"], model, row["started_ms"], terms)
-    if price is None:
+    found = bill(row, tokens, prices)
+    if found is None:
         return _NO_MONEY
-    amounts = price.amounts(tokens)
-    if passes := raw.passes():
-        # Billed pass by pass, each at its model; the call's own counts leave some of them out.
-        if sum(sum(used) for _, used in passes) > MOST_TOKENS:
-            return _NO_MONEY
-        found = [(prices.find(row["provider"], name or model, row["started_ms"], terms), used) for name, used in passes]
-        bills = [price.amounts(used) for price, used in found if price]
-        if len(bills) < len(passes):
-            return _NO_MONEY
-        amounts = total(bills)
+    amounts, price = found
     return {
         "billed_input": amounts.billed_input,
         "read_savings": amounts.read_savings,
         "write_premium": amounts.write_premium,
         "output_cost": amounts.output,
-        "fees": amounts.fees + price.search_fee * raw.searches(),
+        "fees": amounts.fees,
         "price_source": price.source,
         "price_since": price.since and price.since.isoformat(),
     }
-
-
-class _Raw:
-    """The provider's own usage objects, for what no field of the record says. A null in the last says nothing."""
-
-    __slots__ = ("_first", "_last")
-
-    def __init__(self, first: str | None, last: str | None) -> None:
-        self._last = _object(last)
-        self._first = self._last if first == last else _object(first)
-
-    def __getitem__(self, name: str) -> Any:
-        value = self._last.get(name)
-        return self._first.get(name) if value is None else value
-
-    def word(self, name: str) -> str | None:
-        value = self[name]
-        return value if isinstance(value, str) else None
-
-    def searches(self) -> int:
-        tools = self["server_tool_use"]
-        count = tools.get("web_search_requests") if isinstance(tools, dict) else None
-        return count if type(count) is int and 0 <= count <= MOST_TOKENS else 0
-
-    def passes(self) -> list[tuple[str | None, Buckets]]:
-        """Model and tokens of each pass of a call that made several."""
-        if not (said := self["iterations"]):
-            return []
-        return [(each.model, each.usage.buckets) for each in iterations(Usage(last_raw={"iterations": said}))]
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    try:
-        said = orjson.loads(text) if text else {}
-    except orjson.JSONDecodeError:
-        return {}
-    return said if isinstance(said, dict) else {}

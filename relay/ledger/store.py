@@ -8,6 +8,7 @@ is taken out again. An entry that cannot be read, or that the database refuses, 
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -15,12 +16,15 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Engine, Insert, Table, Update, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 
 from relay.broker.usage_reader import Entry
+from relay.core.content import LONGEST_S
 from relay.core.pricing import PriceTable
-from relay.ledger.database import turn
+from relay.ledger.contents import note
+from relay.ledger.database import many, turn
+from relay.ledger.inquiry import explain, forget
 from relay.ledger.record import Row, Unreadable, read
 from relay.ledger.tables import (
     DAY_HOURS,
@@ -44,10 +48,10 @@ Group = tuple[Any, ...]  # an hour or a day, and the dimensions
 _KEPT_CHARS: Final = 65_536
 
 _SUMMED = (*TOKENS, *MONEY, *DURATIONS)
+_SUMMED_OF, _DIMENSIONS_OF = itemgetter(*_SUMMED), itemgetter(*DIMENSIONS)
 
-_KNOWN = select(*(calls.c[name] for name in ("call", "id", "v", "rollup", *_SUMMED))).where(
-    calls.c.call.in_(bindparam("names", expanding=True))
-)
+_OF_KNOWN = ("call", "id", "v", "rollup", "cache", "cache_reason", "cache_reason_at", *_SUMMED)
+_KNOWN = select(*(calls.c[name] for name in _OF_KNOWN)).where(calls.c.call.in_(bindparam("names", expanding=True)))
 _REPLACE = (
     update(calls)
     .where(calls.c.id == bindparam("of_id"))
@@ -59,6 +63,14 @@ _REPLACE = (
         }
     )
 )
+# Made once, as ``many`` remembers what it made of them.
+_INSERT: Final = {table: insert(table) for table in (calls, rollups, daily)}
+_ADD: Final = {
+    table: update(table)
+    .where(table.c.id == bindparam("of_id"))
+    .values({name: table.c[name] + bindparam(f"more_{name}") for name in MEASURES})
+    for table in (rollups, daily)
+}
 _DAYS_OF = select(rollups.c.id, rollups.c.daily).where(rollups.c.id.in_(bindparam("ids", expanding=True)))
 _ASIDE = select(rejected.c.entry).where(
     rejected.c.stream == bindparam("of_stream"), rejected.c.entry.in_(bindparam("entries", expanding=True))
@@ -70,6 +82,7 @@ class Stored(NamedTuple):
 
     calls: int = 0
     rejected: int = 0
+    contents: int = 0  # jobs whose content is to be kept
 
 
 class Refused(NamedTuple):
@@ -80,10 +93,20 @@ class Refused(NamedTuple):
 class Store:
     """The writing side of the ledger, for one usage stream."""
 
-    def __init__(self, engine: Engine, prices: PriceTable, stream: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prices: PriceTable,
+        stream: str,
+        *,
+        content_ttl_s: float = LONGEST_S,
+        fingerprint_ttl_s: float = 86_400,
+    ) -> None:
         self._engine = engine
         self._prices = prices
         self._stream = stream
+        self._content_ttl_s = content_ttl_s
+        self._fingerprint_ttl_s = fingerprint_ttl_s
 
     def put(self, entries: Sequence[Entry]) -> Stored:
         """Store a batch. Raises ``sqlalchemy.exc.OperationalError`` when it cannot be done now; try again then."""
@@ -107,13 +130,19 @@ class Store:
         first, second = self.put(entries[:middle]), self.put(entries[middle:])
         return Stored(*(a + b for a, b in zip(first, second, strict=True)))
 
+    def forget(self) -> bool:
+        """Drop fingerprints that have been kept for long enough; whether there are more of them."""
+        with turn(self._engine) as connection:
+            return forget(connection, time.time_ns() // 1_000_000)
+
     def _write(self, rows: Mapping[str, Row], refused: Sequence[Refused]) -> Stored:
         with turn(self._engine) as connection:
-            stored = _put_calls(connection, rows) if rows else 0
+            stored = _put_calls(connection, rows, self._fingerprint_ttl_s) if rows else 0
             aside = self._put_aside(connection, refused) if refused else []
+            noted = note(connection, rows.values(), self._content_ttl_s)
         for entry, reason in aside:
             log.warning("usage record %s kept aside: %s", entry.id, reason)
-        return Stored(stored, len(aside))
+        return Stored(stored, len(aside), noted)
 
     def _put_aside(self, connection: Connection, refused: Sequence[Refused]) -> list[Refused]:
         ids = [entry.id for entry, _ in refused]
@@ -128,7 +157,7 @@ class Store:
         return fresh
 
 
-def _put_calls(connection: Connection, rows: Mapping[str, Row]) -> int:
+def _put_calls(connection: Connection, rows: Mapping[str, Row], fingerprint_ttl_s: float) -> int:
     """Insert what is new, replace what is of a higher version, and put the rollups right."""
     found = connection.execute(_KNOWN, {"names": list(rows)})
     known = {row.call: row._asdict() for row in found}
@@ -136,12 +165,13 @@ def _put_calls(connection: Connection, rows: Mapping[str, Row]) -> int:
     newer = [row for call, row in rows.items() if call in known and row["v"] > known[call]["v"]]
     if not fresh and not newer:
         return 0
+    explain(connection, fresh, newer, known, fingerprint_ttl_s)
     _assign_rollups(connection, [*fresh, *newer])
     changes: dict[int, list[int]] = defaultdict(lambda: [0] * len(MEASURES))
     for row in (*fresh, *newer):
         _add(changes[row["rollup"]], row, 1)
     if fresh:
-        _many(connection, insert(calls), fresh)
+        many(connection, _INSERT[calls], fresh)
     for row in newer:
         old = known[row["call"]]
         _add(changes[old["rollup"]], old, -1)
@@ -154,7 +184,7 @@ def _assign_rollups(connection: Connection, rows: Iterable[Row]) -> None:
     """Give each row the id of its rollup."""
     groups: dict[Group, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[(row["started_ms"] // HOUR_MS, *(row[name] for name in DIMENSIONS))].append(row)
+        groups[(row["started_ms"] // HOUR_MS, *_DIMENSIONS_OF(row))].append(row)
     ids = _ids(connection, rollups, "hour", groups)
     for group, members in groups.items():
         for row in members:
@@ -179,7 +209,7 @@ def _ids(connection: Connection, table: Table, period: str, groups: Iterable[Gro
             parents = _ids(connection, daily, "day", set(days.values()))
             for row, group in zip(made, missing.values(), strict=True):
                 row["daily"] = parents[days[group]]
-        _many(connection, insert(table), made)
+        many(connection, _INSERT[table], made)
         ids |= look_up(missing)
     return ids
 
@@ -195,25 +225,16 @@ def _change(connection: Connection, changes: Mapping[int, list[int]]) -> None:
         sums = days.setdefault(row.daily, [0] * len(MEASURES))
         days[row.daily] = [a + b for a, b in zip(sums, changes[row.id], strict=True)]
     for table, more in ((rollups, changes), (daily, days)):
-        added = {name: table.c[name] + bindparam(f"more_{name}") for name in MEASURES}
-        statement = update(table).where(table.c.id == bindparam("of_id")).values(added)
-        _many(connection, statement, [{"of_id": id_, **_named(more[id_])} for id_ in more])
+        many(connection, _ADD[table], [{"of_id": id_, **_named(more[id_])} for id_ in more])
 
 
 def _add(sums: list[int], row: Mapping[str, Any], sign: int) -> None:
     """Add what one call counts for."""
     reported, priced = row["input_tokens"] is not None, row["billed_input"] is not None
     counts = (1, not reported, reported and not priced, row["first_event_ms"] is not None)
-    for place, value in enumerate((*counts, *(row[name] for name in _SUMMED))):
+    for place, value in enumerate((*counts, *_SUMMED_OF(row))):
         if value:
             sums[place] += sign * value
-
-
-def _many(connection: Connection, statement: Insert | Update, rows: Sequence[Row]) -> None:
-    """Execute it for every row, in the driver: SQLAlchemy's own way looks at each value of each, for 20 µs a row."""
-    compiled = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
-    assert compiled.positiontup
-    connection.exec_driver_sql(str(compiled), list(map(itemgetter(*compiled.positiontup), rows)))
 
 
 def _named(sums: Sequence[int]) -> dict[str, int]:

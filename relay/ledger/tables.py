@@ -4,6 +4,12 @@
     rollups   sums over the calls of one hour that agree in every dimension
     daily     sums over the rollups of one day (UTC) that do
     rejected  records that could not be read, kept aside for a person
+    contents  what was asked and answered, one row per job that asked to have it kept, until it expires
+
+and for a day or so, to find out why a call was not served from the cache (``reasons``):
+
+    fingerprints  of the prompts of calls with breakpoints: a hash for each boundary, never a text
+    prefixes      beginnings of prompts: the latest call that had it, and how long the provider keeps it
 
 A row of ``calls`` is the record of a fact; the sums can be made from them again. Times are Unix milliseconds, hours and
 days are counted from the epoch, money is nano-dollars. What follows from other columns is computed by the database.
@@ -20,6 +26,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -29,7 +36,8 @@ from sqlalchemy import (
 HOUR_MS: Final = 3_600_000
 DAY_HOURS: Final = 24
 
-# What rollups are split by, besides the hour. ``cache`` is the call's cache result, see ``record``.
+# What rollups are split by, besides the hour. ``cache`` is the call's cache result, see ``record``; ``cache_reason``:
+# why it is no better one, see ``reasons``.
 DIMENSIONS: Final = (
     "tenant",
     "key_id",
@@ -41,6 +49,7 @@ DIMENSIONS: Final = (
     "target",
     "outcome",
     "cache",
+    "cache_reason",
 )
 
 TOKENS: Final = (
@@ -137,6 +146,7 @@ calls = Table(
     *_derived(),
     *_texts("price_source", "price_since", nullable=True),
     *_texts("cache_control", "cache_note", "usage_first", "usage_last", "user", "metadata", nullable=True),
+    *_texts("cache_reason_at", "log", nullable=True),
     UniqueConstraint("call"),
     Index(None, "started_ms", "id"),
     Index(None, "tenant", "started_ms", "id"),
@@ -150,4 +160,43 @@ rejected = Table(
     Column("entry", Text, primary_key=True),  # its id in the stream
     *_texts("reason"),
     *_texts("fields"),  # JSON
+)
+
+fingerprints = Table(
+    "fingerprints",
+    metadata,
+    Column("call", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
+    *_texts("fingerprint"),
+    *_numbers("kept_until_ms"),
+    Index(None, "kept_until_ms"),
+)
+
+prefixes = Table(
+    "prefixes",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("hash", "tenant", "variant")),
+    # The variant spelled out; the newest call that began so, how many bytes that is, and when it was sent.
+    *_texts("provider", "target", "headers", "call"),
+    *_numbers("size", "seen_ms"),
+    # Of the cache, as far as it is to be expected there, else empty: the call that wrote it, when that was sent, from
+    # when to when it can be read, and the lifetime that each read renews.
+    *_texts("writer"),
+    *_numbers("sent_ms", "readable_ms", "until_ms", "ttl_ms"),
+    *_numbers("kept_until_ms"),
+    Index(None, "kept_until_ms"),
+)
+
+# The bodies come last: SQLite reads a row from its beginning.
+contents = Table(
+    "contents",
+    metadata,
+    Column("job", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
+    *_texts("tenant", "state"),
+    *_numbers("expires_ms"),
+    Column("due_ms", BigInteger),  # when to look for it; null: it has been seen to
+    *_numbers("status", "request_bytes", "response_bytes", nullable=True),
+    Column("request", LargeBinary),
+    Column("response", LargeBinary),
+    Index(None, "expires_ms"),
+    Index(None, "due_ms"),
 )

@@ -26,6 +26,16 @@ with client.messages.stream(
     print("\\n", stream.get_final_message().usage)
 """
 
+_OPENAI = """from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+prompt = [{{"type": "text", "text": "You are a careful reader. " * 500, "cache_control": {{"type": "ephemeral"}}}}]
+answer = client.chat.completions.create(
+    model="{model}", messages=[{{"role": "system", "content": prompt}}, {{"role": "user", "content": "Hello"}}]
+)
+print(answer.choices[0].message.content, "\\n", answer.usage.prompt_tokens_details)
+"""
+
 _TYPESCRIPT = """import Anthropic from "@anthropic-ai/sdk";
 
 const client = new Anthropic({{ baseURL: "{url}", apiKey: "{key}" }});
@@ -37,7 +47,7 @@ stream.on("text", (text) => process.stdout.write(text));
 console.log("\\n", (await stream.finalMessage()).usage);
 """
 
-SNIPPETS = {"curl": _CURL, "Python": _PYTHON, "TypeScript": _TYPESCRIPT}
+SNIPPETS = {"curl": _CURL, "Python": _PYTHON, "OpenAI": _OPENAI, "TypeScript": _TYPESCRIPT}
 
 
 def banner(settings: Settings, url: str, key: str, dashboard: str) -> str:

@@ -7,16 +7,19 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from relay.broker.budgets import Budgets
 from relay.broker.keys import TABLE, Keys, Name
 from relay.broker.leases import Lease
 from relay.broker.rate_limits import RateLimit, RateLimits
 from relay.broker.results import Results
 from relay.broker.stream_secret import StreamSecret
 from relay.broker.webhooks import WebhookSecrets
+from relay.core.budget import parse
 from relay.core.idempotency import Once
 from relay.core.job import CANCELLED, DONE, STREAMING
+from relay.core.usage import Usage
 from tests.broker.batches import begin
-from tests.broker.system import REQUEST, Broker, Worker, make_job
+from tests.broker.system import REQUEST, Broker, Worker, call_of, make_job
 from tests.support import dialects
 
 
@@ -27,6 +30,7 @@ def matches(name: Name, key: str) -> bool:
 async def test_every_key_is_in_the_table_with_its_type_and_its_end(
     broker: Broker, worker: Worker, redis: Redis
 ) -> None:
+    await Budgets(broker.link, broker.keys).set("tenant:acme", parse(["1M tokens a day"]))
     for state in (STREAMING, DONE, CANCELLED):
         await broker.in_state(state, worker)
     await worker.leases.claim([], 1)
@@ -34,7 +38,9 @@ async def test_every_key_is_in_the_table_with_its_type_and_its_end(
     outlet = worker.outlet(await in_hand(broker, worker, on_disconnect="finish"))
     outlet.head(200, [])
     outlet.events(b"".join(dialects.Anthropic().opening("c")), 2)
-    await worker.finish(outlet)
+    call = call_of(outlet.lease)
+    call.usage = Usage(output_tokens=1)
+    await worker.finish(outlet, usage=call.record("final", "completed"))
     await Results(broker.link, broker.keys, broker.limits).of(outlet.lease.job)
     await StreamSecret(broker.link, broker.keys).to_sign(60)
     await worker.finish(worker.outlet(await in_hand(broker, worker, webhook="https://example.com/")))
@@ -67,7 +73,7 @@ async def in_hand(broker: Broker, worker: Worker, **facts: Any) -> Lease:
 def test_all_names_of_a_partition_are_in_one_slot_of_a_cluster() -> None:
     keys = Keys("eu1")
     names = [keys.leases, keys.usage, keys.timers, keys.due_results, keys.worker("w"), keys.claim("w")]
-    names += [keys.webhooks, keys.webhook_secrets]
+    names += [keys.webhooks, keys.webhook_secrets, keys.budgets, keys.spent("2026-11", "tenant:acme")]
     names += [keys.stream_secret, keys.jobs("acme"), keys.idempotency("0" * 64)]
     names += [keys.due_batches, keys.batches("openai", "acme"), keys.files("acme"), keys.batch_item("batch", 7)]
     names += [make("batch") for make in (keys.batch, keys.batch_items, keys.batch_names, keys.batch_ended)]

@@ -15,7 +15,7 @@ from relay.broker.lanes import Lane, Lanes
 from relay.broker.leases import Lease
 from relay.broker.rate_limits import RateLimit, RateLimits
 from relay.core.errors import TooManyRequests
-from relay.core.job import Job, Priority, Target
+from relay.core.job import DONE, FAILED, Job, Priority, Target
 from tests.broker.system import TENANT, Broker, Worker, let_lease_lapse, record_of
 
 WINDOW = 64
@@ -311,3 +311,18 @@ async def test_the_lanes_and_their_lengths_are_told_in_the_order_of_their_turns(
     await line_up(broker, WINDOW + 3)
     await line_up(broker, 2, "beta", "low")
     assert set(await lanes.all()) == {Lane("normal", "anthropic", "acme", 3), Lane("low", "anthropic", "beta", 2)}
+
+
+async def test_a_tenant_is_told_of_its_own_jobs_only(broker: Broker, worker: Worker) -> None:
+    """Those that wait, called up or not, those that run and those that failed for good."""
+    lanes = Lanes(broker.link, broker.keys, broker.limits.queue)
+    await line_up(broker, 2, "acme")
+    running, failing = await take(worker, 2)
+    await worker.finish(worker.outlet(failing), FAILED)
+    await line_up(broker, WINDOW - 1, "crowd")
+    await line_up(broker, 3, "acme")
+    assert await lanes.of_tenant("acme") == (3, 1, 1)
+    assert await lanes.of_tenant("crowd") == (WINDOW - 1, 0, 0)
+    assert await lanes.of_tenant("nobody") == (0, 0, 0)
+    await worker.finish(worker.outlet(running), DONE)
+    assert await lanes.of_tenant("acme") == (3, 0, 1)

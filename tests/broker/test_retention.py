@@ -29,6 +29,13 @@ def test_what_lives_how_long(on_disconnect: OnDisconnect, state: str, came_whole
     assert Retention.of(LIMITS, job, state, came_whole=came_whole) == expected
 
 
+@pytest.mark.parametrize(("state", "body_s"), [(DONE, 60), (CANCELLED, 60), (FAILED, 240)])
+def test_a_request_whose_content_is_kept_lives_as_long_as_its_log(state: str, body_s: int) -> None:
+    job = make_job(on_disconnect="finish", log="content")
+    expected = Retention.of(LIMITS, make_job(on_disconnect="finish"), state, came_whole=True)._replace(body_s=body_s)
+    assert Retention.of(LIMITS, job, state, came_whole=True) == expected
+
+
 def test_a_log_that_lives_as_long_as_its_job_needs_no_result_beside_it() -> None:
     limits = Limits(log_ttl_s=120, result_ttl_s=120)
     assert Retention.of(limits, make_job(on_disconnect="finish"), DONE, came_whole=False).due_ms == 0

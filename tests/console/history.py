@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from relay.broker.usage_reader import Entry
 from tests.ledger.records import NO_TOKENS, record
@@ -66,9 +67,18 @@ def _call(number: int, started_ms: int, habit: Habit, tenant: str, chance: rando
         **{"surface": "openai" if habit.provider == "openai" else "anthropic", "queue_ms": chance.randrange(2, 30)},
         **{"first_event_ms": first_ms, "total_ms": total_ms, "ended_ms": started_ms + total_ms},
     }
+    if habit.marked:
+        facts["fingerprint"] = _fingerprint(habit, started_ms)
     if chance.random() < 0.012:
         return Entry(f"{number}-0", record(**facts | NO_TOKENS | {"outcome": "error", "error": "overloaded_error"}))
     return Entry(f"{number}-0", record(**facts | _tokens(habit, chance)))
+
+
+def _fingerprint(habit: Habit, started_ms: int) -> str:
+    """Of a marked system prompt, which has the time in it where nobody reads what was written."""
+    said = f"{habit.app} {started_ms if not habit.hits else ''}"
+    digest = blake2b(said.encode(), digest_size=8).hexdigest()[:11]
+    return f"headers:0:aAbBcCdDeE0 system.0:{4 * habit.marked}:{digest}:5m messages.0:{4 * habit.prompt}:{digest[::-1]}"
 
 
 def _tokens(habit: Habit, chance: random.Random) -> dict[str, int]:

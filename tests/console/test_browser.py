@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from tests.console.browsing import PHONE, WIDE, Tab, Theme, chromium, rows
 from tests.console.conftest import MakeKey
 from tests.console.system import System
 from tests.support.relay import message
+from tests.support.wait import wait_until
 
-PAGES = ("overview", "usage", "jobs", "job", "keys", "login", "error")
+PAGES = ("overview", "usage", "jobs", "job", "keys", "budgets", "login", "error")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +82,35 @@ async def test_savings_and_timeline_appear_with_cache_activity(tab: Tab) -> None
     await expect(strip.get_by_role("columnheader", name="Net saved")).to_be_visible()
 
 
+async def test_why_there_was_no_hit_leads_to_the_calls(tab: Tab, tmp_path: Path) -> None:
+    await tab.go("?period=7d")
+    panel = tab.page.get_by_role("region", name="Why no cache hit")
+    await panel.get_by_role("link", name="TTL ran out").click()
+    await expect(tab.page.get_by_label("Why no hit")).to_have_value("ttl_expired")
+    badges = tab.page.locator("table.rows tbody tr:not(.more) .why")
+    assert set(await badges.all_inner_texts()) == {"TTL ran out"}
+    await tab.page.locator(".twisty").first.click()
+    await expect(tab.page.locator("tr.more").first).to_contain_text("a breakpoint with a ttl of 1h lasts longer")
+    assert await tab.barriers() == []
+    await tab.page.screenshot(path=tmp_path / "wide.png")
+    await tab.page.set_viewport_size(PHONE)
+    assert await tab.overflow_px() == 0
+    await tab.page.set_viewport_size(WIDE)
+
+
+async def test_a_jobs_prefixes_are_a_table_of_hashes(tab: Tab, job_id: str) -> None:
+    await tab.go(f"/jobs/{job_id}")
+    prefixes = tab.page.get_by_role("region", name="The prompt's prefixes")
+    marked = prefixes.get_by_role("row").filter(has_text="system.0")
+    await expect(marked).to_contain_text("5m")
+    await expect(prefixes).not_to_contain_text("careful reader")
+
+
 async def test_without_cache_activity_they_do_not(browser: Browser, system: System, make_key: MakeKey) -> None:
     tab = await Tab.open(browser, system, key=await make_key("plain"))
     await expect(tab.page.get_by_text("Requests")).to_be_visible()
-    await expect(tab.page.get_by_text("What caching saved")).to_have_count(0)
+    for panel in ("What caching saved", "Why no cache hit"):
+        await expect(tab.page.get_by_text(panel)).to_have_count(0)
     assert tab.failures == []
     await tab.close()
 
@@ -160,3 +187,50 @@ async def test_a_jobs_stream_is_shown_as_it_comes_and_its_end(tab: Tab, system: 
     text = await answer.inner_text()
     await tab.page.reload()
     await expect(answer).to_have_text(text, use_inner_text=True)
+
+
+async def test_a_budget_is_set_shown_as_a_bar_changed_and_removed(tab: Tab) -> None:
+    page = tab.page
+    await tab.go("/budgets")
+    await page.get_by_label("Whose").select_option("tenant:default")
+    await page.get_by_label("soft bound in USD a month").fill("16")
+    await page.get_by_label("hard bound in USD a month").fill("20")
+    await page.get_by_role("button", name="Set").click()
+    row = rows(tab).filter(has_text="default")
+    await expect(row).to_contain_text("$20.00")
+    await expect(row.get_by_role("img", name="0% of the hard bound is spent")).to_be_visible()
+    assert await tab.barriers() == []
+    await page.set_viewport_size(PHONE)
+    assert await tab.overflow_px() == 0
+    await page.set_viewport_size(WIDE)
+    await row.get_by_role("link", name="Change the budget of default").click()
+    await expect(page.get_by_label("hard bound in USD a month")).to_have_value("20")
+    await row.get_by_text("Remove the budget of default").click()
+    await row.get_by_role("button", name="Remove").click()
+    await expect(page.get_by_role("heading", name="No budgets")).to_be_visible()
+
+
+async def test_content_is_shown_where_it_was_asked_for_and_deleted_for_good(
+    tab: Tab, system: System, tmp_path: Path
+) -> None:
+    body = message("claude-sonnet-4-6", "Keep <b>this</b>.", max_tokens=60, stream=True)
+    answered = await system.post("/v1/messages", body, [("x-relay-log", "content")])
+    job_id = answered.headers.get("x-relay-job-id") or ""
+    await wait_until(partial(has_content, system, job_id))
+    await tab.go(f"/jobs/{job_id}")
+    content = tab.page.get_by_role("region", name="Content")
+    await content.get_by_text("Request").click()
+    await expect(content.get_by_label("Request")).to_contain_text('"content": "Keep <b>this</b>."')
+    await content.get_by_text("Answer, HTTP 200").click()
+    await expect(content.get_by_label("Answer")).to_contain_text('"stop_reason"')
+    await tab.page.screenshot(path=tmp_path / "content.png", full_page=True)
+    assert await tab.barriers() == []
+    assert await tab.overflow_px() == 0
+    await content.get_by_text("Delete").first.click()
+    await content.get_by_role("button", name="Delete for good").click()
+    await expect(tab.page.get_by_role("heading", level=1)).to_contain_text(job_id)
+    await expect(content).to_have_count(0)
+
+
+async def has_content(system: System, job_id: str) -> bool:
+    return bool((await system.stored(job_id))["content"] == "stored")

@@ -17,10 +17,11 @@ async def create(redis: RedisServer, *arguments: str) -> tuple[int | None, str]:
 
 
 async def test_a_key_may_do_what_was_asked_for(console_redis: RedisServer) -> None:
-    made = create(console_redis, "--scope", "usage:read", "--admin"), create(console_redis)
+    made = create(console_redis, "--scope", "usage:read", "--admin", "--log", "content"), create(console_redis)
     (code, output), (_, plain) = await asyncio.gather(*made)
-    assert (code, json.loads(output)["scopes"]) == (0, ["usage:read", "admin"])
-    assert json.loads(plain)["scopes"] == ["jobs:read", "jobs:write", "usage:read"]
+    key, usual = json.loads(output), json.loads(plain)
+    assert (code, key["scopes"], key["log"]) == (0, ["usage:read", "admin"], "content")
+    assert (usual["scopes"], usual["log"]) == (["jobs:read", "jobs:write", "usage:read"], None)
 
 
 async def test_a_scope_that_is_none_is_named(console_redis: RedisServer) -> None:

@@ -56,6 +56,12 @@ async def test_the_summary_adds_up_by_what_is_asked(data: Path) -> None:
     assert all(app in table for app in apps)
 
 
+async def test_it_says_why_there_was_no_hit(data: Path) -> None:
+    shown, sums = await asyncio.gather(usage(data, "tail", "-n", "200"), usage(data, "summary", "--by", "cache_reason"))
+    assert "prefix changed at system.0" in shown
+    assert {"first time", "prefix changed"} <= {line[:20].strip() for line in sums.splitlines()}
+
+
 async def test_the_export_has_every_call_that_fits(data: Path) -> None:
     asked = [usage(data, "export", "--app", "Search", "--format", form) for form in ("csv", "jsonl")]
     table, lines = await asyncio.gather(*asked)

@@ -17,7 +17,7 @@ from relay.ledger.tables import calls
 
 
 def row(**values: Any) -> dict[str, Any]:
-    return {column.name: None for column in calls.c} | {"started_ms": 0} | values
+    return {column.name: None for column in calls.c} | {"content": None, "started_ms": 0} | values
 
 
 def table(*rows: dict[str, Any]) -> list[dict[str, str]]:

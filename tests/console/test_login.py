@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
 from relay.broker import connections
 from relay.broker.api_keys import ApiKeys
+from relay.console.guesses import EACH_BURST, EACH_S
 from tests.console.conftest import MakeKey
 from tests.console.system import System
+from tests.console.test_main import start
 from tests.console.visitor import Visitor
+from tests.support.oracles import check_quiet
 from tests.support.processes import RedisServer
 
 
@@ -27,7 +31,7 @@ async def admin(system: System, visitor: Visitor) -> Visitor:
 
 
 async def test_nobody_gets_in_without_a_session(visitor: Visitor) -> None:
-    for path in ("", "/usage", "/jobs", "/jobs/live", "/jobs/0-1", "/jobs/0-1/live", "/keys"):
+    for path in ("", "/usage", "/jobs", "/jobs/live", "/jobs/0-1", "/jobs/0-1/live", "/budgets", "/keys"):
         answer = await visitor.get(path)
         assert (answer.status, answer.headers.get("location")) == (303, f"/dashboard/login?next=/dashboard{path}")
 
@@ -51,6 +55,19 @@ async def test_a_wrong_key_is_told_so(visitor: Visitor, make_key: MakeKey) -> No
     answer = await visitor.post("/login", {"key": await make_key("acme", "jobs:read")})
     assert (answer.status, b"usage:read" in answer.body) == (403, True)
     assert not visitor.cookie
+
+
+async def test_whoever_fails_too_often_has_to_wait(tmp_path: Path, system: System, console_redis: RedisServer) -> None:
+    console, port = start(tmp_path, console_redis.url)
+    await console.ready()
+    stranger = Visitor(port)
+    statuses = [(await stranger.post("/login", {"key": "a guess"})).status for _ in range(EACH_BURST)]
+    assert statuses == [401] * EACH_BURST
+    answer = await stranger.post("/login", {"key": system.key})
+    assert (answer.status, b"Too many attempts to log in have failed" in answer.body) == (429, True)
+    assert 1 <= int(answer.headers.get("retry-after") or 0) <= EACH_S
+    await console.stop()
+    check_quiet(console)
 
 
 async def test_a_session_cannot_be_made_up(admin: Visitor) -> None:

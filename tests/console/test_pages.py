@@ -145,6 +145,18 @@ async def test_a_failed_job_is_replayed(system: System, admin: Visitor) -> None:
     assert (answer.status, b"Only a failed job" in answer.body) == (409, True)
 
 
+async def test_a_tenant_is_told_of_its_own_dead_letters_only(system: System, admin: Visitor, make_key: MakeKey) -> None:
+    body = message("claude-haiku-4-5", "SANDBOX(fault=400) For ever.")
+    job_id = (await system.post("/v1/jobs", {"endpoint": "/v1/messages", "body": body})).json["id"]
+    await wait_until(lambda: _is(system, job_id, "failed"), what="the job has failed")
+    guest = Visitor(system.console_port)
+    await guest.login(await make_key("acme", "usage:read", "jobs:read"))
+    counted = re.compile(r'Dead letters</h2><p class="figure">(\d+)<')
+    told = [counted.findall(await text(visitor, "/jobs")) for visitor in (guest, admin)]
+    assert told[0] == ["0"]
+    assert int(told[1][0]) > 0
+
+
 async def test_a_running_job_is_cancelled(system: System, admin: Visitor) -> None:
     body = message("claude-haiku-4-5", "SANDBOX(fault=stall)", stream=True)
     answer = await system.post("/v1/jobs", {"endpoint": "/v1/messages", "body": body})

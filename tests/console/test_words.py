@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.console.pages import words
+from relay.ledger.reasons import REASONS
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,15 @@ def test_share() -> None:
 def test_times_are_utc() -> None:
     assert words.moment(1_795_219_200_000) == "2026-11-21 00:00:00"
     assert words.moment(None) == "–"
+
+
+@pytest.mark.parametrize("code", REASONS)
+def test_each_reason_has_words_and_says_what_to_do(code: str) -> None:
+    assert "_" not in words.reason(code)
+    assert words.advice(code).endswith(".")
+
+
+def test_a_place_is_named_where_the_prompt_differs() -> None:
+    assert words.reason("prefix_changed", "system.0") == "prefix changed at system.0"
+    assert words.reason("ttl_expired", "system.0") == "TTL ran out"
+    assert (words.reason("of_tomorrow"), words.advice("of_tomorrow")) == ("of tomorrow", "")

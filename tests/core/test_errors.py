@@ -51,7 +51,7 @@ def test_the_family_says_whose_fault_it_is(cls: type[RelayError]) -> None:
 def test_every_surface_tells_message_and_code(cls: type[RelayError], surface: Surface) -> None:
     told = payload(cls("max_tokens is 'a lot'", param="max_tokens"), surface)
     assert "max_tokens is 'a lot'" in orjson.dumps(told).decode()
-    assert f'"{cls.code}"' in orjson.dumps(told).decode()
+    assert f'"{cls.words.get(surface, cls.code)}"' in orjson.dumps(told).decode()
 
 
 @each_error
@@ -59,7 +59,7 @@ def test_the_anthropic_form_is_that_of_its_api(cls: type[RelayError]) -> None:
     told = payload(cls("so it is"), "anthropic")
     error = told.pop("error")
     assert told == {"type": "error", "request_id": "req_1"}
-    assert (error["message"], error["details"]) == ("so it is", {"error_code": cls.code})
+    assert (error["message"], error["details"]) == ("so it is", {"error_code": cls.words.get("anthropic", cls.code)})
     assert error["type"].endswith("_error") or error["type"] == "request_too_large"
 
 
@@ -67,7 +67,7 @@ def test_the_anthropic_form_is_that_of_its_api(cls: type[RelayError]) -> None:
 def test_the_openai_form_is_that_of_its_api(cls: type[RelayError]) -> None:
     error = payload(cls("so it is", param="model"), "openai")["error"]
     assert {*error} == {"message", "type", "param", "code"}
-    assert (error["message"], error["param"], error["code"]) == ("so it is", "model", cls.code)
+    assert (error["message"], error["param"], error["code"]) == ("so it is", "model", cls.words.get("openai", cls.code))
 
 
 @each_error
@@ -88,6 +88,7 @@ def test_our_own_form_is_a_problem_document(cls: type[RelayError]) -> None:
         (errors.NotFound, "not_found_error", "not_found_error"),
         (errors.TooLarge, "request_too_large", "invalid_request_error"),
         (errors.TooManyRequests, "rate_limit_error", "rate_limit_error"),
+        (errors.BudgetExceeded, "rate_limit_error", "insufficient_quota"),
         (errors.Unavailable, "api_error", "server_error"),
         (errors.UpstreamTimeout, "timeout_error", "server_error"),
     ],

@@ -41,12 +41,15 @@ job_facts = st.builds(
     auto_cache=st.booleans(),
     app=texts,
     user=texts,
+    fingerprint=texts,
+    log=st.sampled_from(["", "content", "content;ttl=60"]),
     metadata=st.dictionaries(texts, texts, max_size=2),
     priority=st.sampled_from(["high", "normal", "low"]),
     run_at_ms=places,
     expires_at_ms=places,
     webhook=texts,
     replay_of=texts,
+    trace=st.dictionaries(texts, texts, max_size=2),
 )
 
 

@@ -221,7 +221,7 @@ def broken(now: float = 0.0) -> Failover:
 def test_a_target_that_keeps_failing_is_left_out_while_another_can_serve() -> None:
     office = broken()
     assert office.course([FIRST, SECOND], 1).target == SECOND
-    assert office.open_targets(1) == 1
+    assert len(office.out(1)) == 1
 
 
 def test_one_failure_less_does_not_break() -> None:

@@ -15,6 +15,7 @@ from tests.support.badprovider import BadProvider
 from tests.support.leftovers import keys_without_expiry
 from tests.support.processes import RedisServer
 from tests.support.relay import Relay, served_by
+from tests.support.wait import wait_until
 
 PROVIDERS = """
 [providers.stripping]
@@ -91,10 +92,15 @@ async def _mortal(
 @pytest.fixture
 async def mortal(_mortal: Relay, own_redis: RedisServer) -> AsyncIterator[Relay]:
     """A relay on ``own_redis``, with one ingress and no worker: a test adds those it wants to kill, and the rest."""
+    await wait_until(lambda: _is_ready(_mortal), what="the ingress has found a Redis that was killed")
     yield _mortal
     await _mortal.stop_workers()
     async with own_redis.client() as client:
         assert not await keys_without_expiry(client)
+
+
+async def _is_ready(relay: Relay) -> bool:
+    return (await relay.get("/readyz")).status == 200
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def many_small_values(size: int) -> bytes:
     return b'",[1,-2.5e3,true,{"a":null}],"' * (size // 30)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("content", [one_long_text, many_small_values], ids=["one long text", "many small values"])
 async def test_thirty_megabytes_arrive_intact_and_hold_up_nobody(
     content: Callable[[int], bytes], relay: Relay, upstream: BadProvider

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Cli:
     """The command, at one relay."""
 
     def __init__(self, relay: Relay, directory: Path) -> None:
+        self.started: list[Process] = []
         self._directory = directory
         self._environment = {"RELAY_PORT": str(relay.port), "RELAY_API_KEY": relay.key, "COLUMNS": "250"}
 
@@ -45,12 +47,16 @@ class Cli:
     def start(self, *arguments: str) -> Process:
         terminal = {"FORCE_COLOR": "1"}  # so that it writes as to one
         command = python("-m", "relay", "jobs", *arguments)
-        return Process("jobs", command, self._directory, self._environment | terminal)
+        self.started.append(Process("jobs", command, self._directory, self._environment | terminal))
+        return self.started[-1]
 
 
 @pytest.fixture
-def cli(relay: Relay, tmp_path: Path) -> Cli:
-    return Cli(relay, tmp_path)
+async def cli(relay: Relay, tmp_path: Path) -> AsyncIterator[Cli]:
+    cli = Cli(relay, tmp_path)
+    yield cli
+    for process in cli.started:
+        await process.kill()
 
 
 async def submit(relay: Relay, model: str = MODEL, **envelope: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -75,7 +76,7 @@ async def refused(broker: Broker, redis: Redis) -> AsyncIterator[None]:
 async def stranger(redis_server: RedisServer, redis: Redis) -> AsyncIterator[list[tuple[str, str]]]:
     """The headers of somebody else with a good key."""
     keys = ApiKeys(redis_server.client(decode_responses=False))
-    record, key = await keys.create("stranger", "another tenant")
+    record, key = await keys.create("stranger", f"another tenant {uuid4().hex}")
     yield [("x-api-key", key)]
     await keys.revoke(record.id)
     await keys._client.aclose()

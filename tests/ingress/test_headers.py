@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.core.errors import InvalidRequest
-from relay.ingress.headers import app_of, by_name, from_provider, to_provider
+from relay.ingress.headers import app_of, by_name, from_provider, to_provider, trace_of
 
 
 def test_a_header_that_came_twice_is_one_list() -> None:
@@ -15,7 +15,14 @@ def test_a_header_that_came_twice_is_one_list() -> None:
 
 def test_only_what_is_listed_goes_to_the_provider() -> None:
     said = {b"anthropic-beta": b"a", b"x-api-key": b"secret", b"authorization": b"secret", b"cookie": b"secret"}
-    assert to_provider({**said, b"tracestate": b"t=1"}) == {"anthropic-beta": "a", "tracestate": "t=1"}
+    assert to_provider({**said, b"tracestate": b"t=1"}) == {"anthropic-beta": "a"}
+
+
+def test_a_trace_goes_on_and_a_malformed_one_does_not() -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    said = {b"traceparent": parent.encode(), b"tracestate": b"t=1", b"baggage": b"user=1"}
+    assert trace_of(said) == {"traceparent": parent, "tracestate": "t=1"}
+    assert trace_of(said | {b"traceparent": b"\xe4"}) == trace_of({b"tracestate": b"t=1"}) == {}
 
 
 @pytest.mark.parametrize("value", [b"a\xe4", b"a\x00", b"a\x1f", b"a\x7f", b"a\r\nx-more: b"])

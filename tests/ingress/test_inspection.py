@@ -7,31 +7,36 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from relay.child import BIG_BYTES, BIG_PROSE_BYTES
+from relay.core import fingerprint
 from relay.core.body import model_spans
 from relay.core.errors import InvalidRequest, Unavailable
-from relay.ingress.inspection import Inspector, inspect, is_big
+from relay.ingress.inspection import Caching, Facts, Inspector, inspect, is_big
 from tests.support.processes import Process, python
 from tests.support.relay import message
 from tests.support.wait import wait_until
 
+PLAIN, DIGESTED = Caching(), Caching(digests=True)
 MARK = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
 SMALL = orjson.dumps(message("claude-sonnet-4-6", system=[MARK], stream=True))
+TALK = [{"role": role, "content": "Hello"} for role in ("user", "assistant", "user")]
+UNMARKED = orjson.dumps(message("claude-sonnet-4-6", messages=TALK))
 BIG = SMALL + b" " * BIG_PROSE_BYTES
 HUGE = orjson.dumps(message("claude-sonnet-4-6", "Hello, wörld. " * 1_000_000))
 
 
 PARENT = f"""
 import asyncio
-from relay.ingress.inspection import Inspector
+from relay.ingress.inspection import Caching, Inspector
 
 async def main():
-    await Inspector().inspect({SMALL!r} + b" " * {BIG_PROSE_BYTES}, "anthropic", "messages", False)
+    await Inspector().inspect({SMALL!r} + b" " * {BIG_PROSE_BYTES}, "anthropic", "messages", Caching())
     print("ready to be killed", flush=True)
     await asyncio.Event().wait()
 
@@ -64,24 +69,44 @@ def of_process(pid: int, file: str) -> bytes:
 
 
 def test_the_facts_of_a_request() -> None:
-    facts = inspect(SMALL, "anthropic", "messages", False)
+    facts = inspect(SMALL, "anthropic", "messages", PLAIN)
     assert (facts.model, facts.stream, facts.marker_ttls) == ("claude-sonnet-4-6", True, ("1h",))
     assert not facts.digests
 
 
 def test_digests_only_on_request() -> None:
-    facts = inspect(SMALL, "anthropic", "messages", True)
+    facts = inspect(SMALL, "anthropic", "messages", DIGESTED)
     assert facts.digests.startswith("system.0=")
     assert len(facts.digests) == len("system.0=") + 64
 
 
+def marks(facts: Facts) -> list[str]:
+    return [f"{entry.path}:{entry.ttl}" for entry in fingerprint.parse(facts.fingerprint).breakpoints]
+
+
+def test_a_fingerprint_only_of_what_is_to_be_cached() -> None:
+    assert marks(inspect(SMALL, "anthropic", "messages", PLAIN)) == ["system.0:1h"]
+    assert inspect(SMALL, "anthropic", "count_tokens", PLAIN).fingerprint == ""
+    assert inspect(UNMARKED, "anthropic", "messages", PLAIN).fingerprint == ""
+
+
+@pytest.mark.parametrize(
+    ("automatic", "expected"),
+    [(("claude-*",), True), (("*",), True), (("gpt-*", "*-4-6"), True), (("Claude-*", "gpt-*"), False), ((), False)],
+)
+def test_breakpoints_of_the_relays_go_by_the_model(automatic: tuple[str, ...], expected: bool) -> None:
+    facts = inspect(UNMARKED, "anthropic", "messages", Caching(automatic=automatic))
+    assert facts.auto_cache is expected
+    assert marks(facts) == (["messages.1:5m"] if expected else [])
+
+
 async def test_a_big_body_has_the_same_facts(inspector: Inspector) -> None:
-    for digests in (False, True):
-        small = await inspector.inspect(SMALL, "anthropic", "messages", digests)
-        big = await inspector.inspect(BIG, "anthropic", "messages", digests)
-        for fact in ("model", "stream", "marker_ttls", "prefixes", "digests"):
-            assert getattr(big, fact) == getattr(small, fact), fact
-        assert big.model_spans == model_spans(SMALL)
+    headers = {"anthropic-beta": "a,b"}
+    for caching in (PLAIN, DIGESTED, Caching(headers), Caching(headers, ("claude-*",), digests=True)):
+        for request in (SMALL, UNMARKED):
+            small = await inspector.inspect(request, "anthropic", "messages", caching)
+            big = await inspector.inspect(request + b" " * BIG_PROSE_BYTES, "anthropic", "messages", caching)
+            assert big == replace(small, model_spans=model_spans(request))
     assert len(children_of(os.getpid())) == 1
 
 
@@ -90,13 +115,13 @@ async def test_a_big_body_is_refused_in_the_same_words(inspector: Inspector) -> 
         said = []
         for padding in (b"", b" " * BIG_PROSE_BYTES):
             with pytest.raises(InvalidRequest) as refused:
-                await inspector.inspect(body + padding, "anthropic", "messages", False)
+                await inspector.inspect(body + padding, "anthropic", "messages", PLAIN)
             said.append((refused.value.message, refused.value.param))
         assert said[0] == said[1]
 
 
 async def test_the_loop_goes_on_while_a_huge_body_is_looked_at(inspector: Inspector) -> None:
-    inspecting = asyncio.create_task(inspector.inspect(HUGE, "anthropic", "messages", True))
+    inspecting = asyncio.create_task(inspector.inspect(HUGE, "anthropic", "messages", DIGESTED))
     turns = 0
     while not inspecting.done():
         await asyncio.sleep(0)
@@ -107,27 +132,27 @@ async def test_the_loop_goes_on_while_a_huge_body_is_looked_at(inspector: Inspec
 
 async def test_several_big_bodies_are_looked_at_in_turn(inspector: Inspector) -> None:
     bodies = [orjson.dumps(message(f"claude-{n}")) + b" " * BIG_PROSE_BYTES for n in range(4)]
-    found = await asyncio.gather(*[inspector.inspect(body, "anthropic", "messages", False) for body in bodies])
+    found = await asyncio.gather(*[inspector.inspect(body, "anthropic", "messages", PLAIN) for body in bodies])
     assert [facts.model for facts in found] == [f"claude-{n}" for n in range(4)]
 
 
 async def test_a_child_that_dies_costs_one_request_at_most(inspector: Inspector) -> None:
-    await inspector.inspect(BIG, "anthropic", "messages", False)
-    inspecting = asyncio.create_task(inspector.inspect(HUGE, "anthropic", "messages", True))
+    await inspector.inspect(BIG, "anthropic", "messages", PLAIN)
+    inspecting = asyncio.create_task(inspector.inspect(HUGE, "anthropic", "messages", DIGESTED))
     await asyncio.sleep(0)
     os.kill(children_of(os.getpid())[0], signal.SIGKILL)
     with pytest.raises(Unavailable):
         await inspecting
-    assert (await inspector.inspect(BIG, "anthropic", "messages", False)).model == "claude-sonnet-4-6"
+    assert (await inspector.inspect(BIG, "anthropic", "messages", PLAIN)).model == "claude-sonnet-4-6"
 
 
 async def test_a_client_that_leaves_meanwhile_does_not_confuse_the_next_answer(inspector: Inspector) -> None:
-    inspecting = asyncio.create_task(inspector.inspect(HUGE, "anthropic", "messages", True))
+    inspecting = asyncio.create_task(inspector.inspect(HUGE, "anthropic", "messages", DIGESTED))
     await wait_until(lambda: children_of(os.getpid()), what="a child has been started")
     inspecting.cancel()
     await asyncio.wait({inspecting})
     other = orjson.dumps(message("claude-other")) + b" " * BIG_PROSE_BYTES
-    assert (await inspector.inspect(other, "anthropic", "messages", False)).model == "claude-other"
+    assert (await inspector.inspect(other, "anthropic", "messages", PLAIN)).model == "claude-other"
 
 
 async def test_the_child_knows_no_secret_and_does_not_outlive_its_parent(tmp_path: Path) -> None:

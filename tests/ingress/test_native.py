@@ -107,9 +107,11 @@ async def test_a_provider_cannot_break_the_answer_with_its_headers(door: Relay, 
 
 
 async def test_what_a_client_says_to_the_provider_travels_and_its_key_does_not(door: Relay, hand: HandWorker) -> None:
-    said = [("anthropic-beta", "a,b"), ("traceparent", "00-1-2-01"), ("cookie", "c=d"), ("anthropic-workspace-id", "w")]
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    said = [("anthropic-beta", "a,b"), ("traceparent", trace), ("cookie", "c=d"), ("anthropic-workspace-id", "w")]
     _, job = await _exchange(door, hand, "/v1/messages?beta=true", message(MODEL), b"{}", said)
-    assert job.headers == {"anthropic-version": "2023-06-01", "anthropic-beta": "a,b", "traceparent": "00-1-2-01"}
+    assert job.headers == {"anthropic-version": "2023-06-01", "anthropic-beta": "a,b"}
+    assert job.trace == {"traceparent": trace}
     assert job.query == "beta=true"
     assert door.key not in repr(job)
 

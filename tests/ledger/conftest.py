@@ -19,11 +19,6 @@ from tests.support.processes import RedisServer
 DATABASES = ("sqlite", "postgresql") if binary("postgres") else ("sqlite",)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if len(DATABASES) == 1:
-        terminalreporter.write_line("The ledger's tests ran on SQLite only: there is no PostgreSQL server here.")
-
-
 @pytest.fixture(scope="session")
 async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
     server = RedisServer(tmp_path_factory.mktemp("ledger-redis"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from relay.core.errors import InvalidRequest
 from relay.core.pricing import PriceTable
+from relay.ledger import queries
 from relay.ledger.database import migrate, open_engine, url_of
 from relay.ledger.queries import GROUPS, STEPS, SUMS, Filter, rows, summary, timeline
 from relay.ledger.store import Store
@@ -55,6 +56,7 @@ def _entry(number: int, dice: random.Random) -> Any:
         "user": dice.choice(("u1", "u2")),
         "cache_read_tokens": dice.choice((0, 4000)),
         "output_tokens": dice.randrange(1000),
+        "fingerprint": dice.choice(("", f"headers:0:a system.0:9000:{number}:5m", "headers:0:a system.0:9000:b:5m")),
     }
     return entry(number, **facts | (NO_TOKENS if dice.random() < 0.1 else {}))
 
@@ -118,21 +120,23 @@ def test_a_summary_is_what_the_rows_add_up_to(
 
 
 @few
-@given(filters, st.integers(1, 100))
+@given(filters, st.integers(1, 100), st.sampled_from([0, queries.MOST_SORTED]))
 def test_pages_are_the_rows_newest_first_each_once(
-    ledger: tuple[Connection, list[Row]], wanted: Filter, limit: int
+    ledger: tuple[Connection, list[Row]], wanted: Filter, limit: int, most_sorted: int
 ) -> None:
     connection, everything = ledger
     read: list[Row] = []
     cursor = None
-    while True:
-        page = rows(connection, wanted, cursor, limit)
-        read += page.rows
-        cursor = page.cursor
-        if cursor is None:
-            break
-        assert len(page.rows) == limit
-    assert read == [row for row in everything if matches(row, wanted)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queries, "MOST_SORTED", most_sorted)  # found in the order of time, or by their rollups
+        while True:
+            page = rows(connection, wanted, cursor, limit)
+            read += page.rows
+            cursor = page.cursor
+            if cursor is None:
+                break
+            assert len(page.rows) == limit
+    assert read == [row | {"content": None} for row in everything if matches(row, wanted)]
 
 
 def test_every_group_can_be_asked_for(ledger: tuple[Connection, list[Row]]) -> None:
@@ -159,7 +163,16 @@ def test_a_timeline_has_no_holes(ledger: tuple[Connection, list[Row]]) -> None:
     points = timeline(connection, wanted, "hour")
     assert [point["hour"] for point in points] == list(range(STARTED_MS - 5 * HOUR_MS, END_MS + HOUR_MS, HOUR_MS))
     assert sum(point["calls"] for point in points) == sum(matches(row, wanted) for row in everything)
-    assert all(set(point) == {"hour", *SUMS} for point in points)
+    assert all(set(point) == {"hour", *SUMS, "cache_reasons"} for point in points)
+
+
+def test_a_timeline_counts_the_reasons(ledger: tuple[Connection, list[Row]]) -> None:
+    connection, everything = ledger
+    counted = Counter[str]()
+    for point in timeline(connection, Filter(since_ms=STARTED_MS, until_ms=END_MS + 7), "hour"):
+        counted.update(point["cache_reasons"])
+    assert len(counted) > 1
+    assert counted == Counter(row["cache_reason"] for row in everything if row["cache_reason"])
 
 
 def test_a_timeline_without_a_period_is_as_long_as_there_is_something(ledger: tuple[Connection, list[Row]]) -> None:

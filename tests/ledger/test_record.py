@@ -22,7 +22,7 @@ def row_of(**facts: Any) -> Row:
 
 
 def test_every_documented_field_is_a_column() -> None:
-    assert set(FIELDS) <= set(calls.c.keys())
+    assert set(FIELDS) - set(calls.c.keys()) == {"fingerprint"}  # which has a table of its own, for a while
     assert set(FIELDS) == set(RECORD)
 
 
@@ -34,7 +34,8 @@ def test_a_row_has_every_column_the_database_does_not_make() -> None:
 def test_a_row_says_what_the_record_says() -> None:
     facts: dict[str, Any] = {"cache_control": "stripped=2", "cache_note": "too short"}
     row = row_of(**facts)
-    said = RECORD | facts | {"reasoning_tokens": None, "error": None}
+    said = RECORD | facts | {"reasoning_tokens": None, "error": None, "log": None}
+    del said["cost"], said["fingerprint"]  # one the ledger works out by itself, one has a table of its own
     assert {name: row[name] for name in said} == said
 
 

@@ -95,7 +95,11 @@ class Exchange:
     async def open(cls, port: int, raw: bytes, *, receive_buffer: int | None = None) -> Exchange:
         """Send ``raw`` and wait for the head of the answer. A small ``receive_buffer`` makes a slow reader felt."""
         exchange = await cls.send(port, raw, receive_buffer=receive_buffer)
-        await exchange.answered()
+        try:
+            await exchange.answered()
+        except BaseException:  # a client that loses its patience, too
+            exchange.writer.close()
+            raise
         return exchange
 
     @classmethod
@@ -106,14 +110,18 @@ class Exchange:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
-        except OSError:
+        except BaseException:
             connection.close()
             raise
         limit = receive_buffer or LINE_LIMIT
         reader, writer = await asyncio.open_connection(sock=connection, limit=limit)
         exchange = cls(reader, writer)
         writer.write(raw)
-        await writer.drain()
+        try:
+            await writer.drain()
+        except BaseException:
+            writer.close()
+            raise
         return exchange
 
     async def answered(self) -> None:

@@ -21,8 +21,10 @@ from tests.broker.conftest import broker, redis_server, worker
 from tests.broker.system import TENANT, Broker, Worker, frames_of, make_job, usage_records
 from tests.support.badprovider import BadProvider
 from tests.support.relay import message
+from workers.metrics import Metrics
 from workers.outgoing import Rewriter
-from workers.tasks import Task
+from workers.pricing import Pricing
+from workers.tasks import Parts, Task
 from workers.upstream import Upstream
 
 __all__ = ["broker", "redis_server", "worker"]  # the fixtures of the broker's tests, on a Redis of its own
@@ -88,7 +90,8 @@ class Desk:
         return self.task
 
     def task_of(self, lease: Lease) -> Task:
-        return Task(lease, self.worker.leases, self.worker.publisher, self.http, self.rewriter, self.failover)
+        parts = (self.worker.leases, self.worker.publisher, self.http, self.rewriter, self.failover)
+        return Task(lease, Parts(*parts, Pricing(()), Metrics(dict, tuple)))
 
     async def told(self) -> Told:
         """What came of the job, when its task is done."""

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import socket
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def made(job: Job | None = None) -> usage_stream.Call:
 
 async def call(http: Upstream, job: Job | None = None, pieces: list[bytes] | None = None) -> tuple[Answer, bytes]:
     """An answer, and its body."""
-    got = await http.open(made(job), [b"{}"] if pieces is None else pieces)
+    got = await http.open(made(job), [b"{}"] if pieces is None else pieces, job.trace if job else {})
     try:
         with reading():
             return got, b"".join([chunk async for chunk in got.body])
@@ -195,7 +195,7 @@ async def test_a_stream_comes_as_it_is_sent(http: Upstream, upstream: BadProvide
         await call.finish()
 
     upstream.script = script
-    got = await http.open(made(), [b"{}"])
+    got = await http.open(made(), [b"{}"], {})
     chunks = aiter(got.body)
     assert got.is_stream
     assert await anext(chunks) == b"data: 1\n\n"
@@ -229,7 +229,7 @@ async def test_an_answer_that_is_not_read_to_its_end_is_hung_up_on(http: Upstrea
         await asyncio.Event().wait()
 
     upstream.script = script
-    got = await http.open(made(), [b"{}"])
+    got = await http.open(made(), [b"{}"], {})
     await anext(aiter(got.body))
     await got.close()
     async with asyncio.timeout(5):
@@ -242,11 +242,11 @@ async def test_an_answer_that_is_not_read_to_its_end_is_hung_up_on(http: Upstrea
 PLAIN = b"data: " + b"so it is " * 1000 + b"\n\n"
 
 
-@pytest.mark.parametrize(("encoding", "packed"), [("gzip", gzip.compress(PLAIN)), ("deflate", zlib.compress(PLAIN))])
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 async def test_a_compressed_answer_is_unpacked(
-    http: Upstream, upstream: BadProvider, encoding: str, packed: bytes
+    http: Upstream, upstream: BadProvider, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    upstream.script = answer(packed, headers=[*JSON, ("content-encoding", encoding)])
+    upstream.script = answer(pack(PLAIN), headers=[*JSON, ("content-encoding", encoding)])
     got, body = await call(http)
     assert body == PLAIN
     assert "content-encoding" not in dict(got.headers)
@@ -349,7 +349,7 @@ async def test_a_call_that_is_called_off_is_hung_up_on(http: Upstream, upstream:
         await asyncio.Event().wait()
 
     upstream.script = script
-    opening = asyncio.ensure_future(http.open(made(), [b"{}"]))
+    opening = asyncio.ensure_future(http.open(made(), [b"{}"], {}))
     await wait_until(lambda: upstream.calls)
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)

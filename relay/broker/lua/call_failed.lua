@@ -6,7 +6,7 @@
 -- ARGV  1 lease  2 most usage records kept  3… the usage record (field, value, …)
 -- Returns 1 taken back (said again after a lost reply)  -1 no longer ours  -3 no such job.
 
-local at = redis.call('HMGET', KEYS[1], 'state', 'lease')
+local at = redis.call('HMGET', KEYS[1], 'state', 'lease', 'budget')
 if not at[1] then
   return -3
 elseif at[2] ~= ARGV[1] then
@@ -21,5 +21,9 @@ if redis.call('HSETNX', KEYS[1], 'usage:' .. string.sub(facts.call, #id + 2), fa
   redis.call('HSET', KEYS[1], 'state', 'claimed', 'usage_kind', facts.kind)
   redis.call('HDEL', KEYS[1], 'draft')
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(record))
+  if at[3] then
+    local time = redis.call('TIME')
+    budgets().count(KEYS[1], at[3], facts, time[1] * 1000 + math.floor(time[2] / 1000))
+  end
 end
 return 1

@@ -33,7 +33,8 @@ local seen = {}
 
 local function claim(id)
   local job, rq_job = ARGV[1] .. id, ARGV[2] .. id
-  local at = redis.call('HMGET', job, 'state', 'generation', 'lease', 'expires_at_ms', 'attempts')
+  local at = redis.call('HMGET', job, 'state', 'generation', 'lease', 'expires_at_ms', 'attempts', 'body_pieces', 'popped_ms', 'draft')
+  local generation = at[2]
   if seen[id] then
     return {id, 0} -- its second entry in the queue (a `put_back` cut short, a requeue by hand)
   end
@@ -46,12 +47,13 @@ local function claim(id)
     redis.call('ZREM', KEYS[8], id)
   end
   if at[1] == 'queued' then
-    local generation = string.format('%.0f', math.max(tonumber(at[2]) + 1, now))
+    generation = string.format('%.0f', math.max(tonumber(generation) + 1, now))
     local lease = generation .. '-' .. token
     redis.call('HSET', job, 'state', 'claimed', 'generation', generation, 'lease', lease, 'worker', worker,
-      'sequence', '0', 'claimed_ms', string.format('%.0f', now))
-    redis.call('HINCRBY', job, 'attempts', 1)
-    redis.call('HDEL', job, 'draft', 'popped_ms')
+      'sequence', '0', 'claimed_ms', string.format('%.0f', now), 'attempts', string.format('%.0f', at[5] + 1))
+    if at[7] or at[8] then -- it was in somebody's hands before
+      redis.call('HDEL', job, 'popped_ms', 'draft')
+    end
     redis.call('ZADD', KEYS[1], now + ARGV[7], id)
     for _, name in ipairs({job, job .. ':body', rq_job}) do
       redis.call('PEXPIRE', name, ARGV[13])
@@ -68,9 +70,8 @@ local function claim(id)
   elseif at[1] ~= 'claimed' or at[3] ~= at[2] .. '-' .. token then
     return refuse(id)
   end
-  local fields = redis.call('HGETALL', job)
-  local inline = redis.call('HGET', job, 'body_pieces') == '0'
-  return {id, redis.call('HGET', job, 'generation'), fields, inline and redis.call('HGET', job .. ':body', '0') or ''}
+  local inline = at[6] == '0'
+  return {id, generation, redis.call('HGETALL', job), inline and redis.call('HGET', job .. ':body', '0') or ''}
 end
 
 local function take_along()

@@ -35,6 +35,13 @@ local function record_usage(job, id, state, outcome)
     record[#record + 1] = value
   end
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[12], '*', unpack(record))
+  local mark, facts = redis.call('HGET', job, 'budget'), {}
+  if mark then
+    for i = 1, #record, 2 do
+      facts[record[i]] = record[i + 1]
+    end
+    budgets().count(job, mark, facts, now)
+  end
 end
 
 local function settle(id)

@@ -15,7 +15,8 @@
 -- Returns 1 ended  0 ended before by this very call (a lost reply)  -1 no longer ours  -3 no such job  -4 a hole.
 
 local job, lease = KEYS[1], ARGV[1]
-local at = redis.call('HMGET', job, 'generation', 'lease', 'sequence', 'ended_by', 'worker', 'claimed_ms', 'lane')
+local at = redis.call('HMGET', job, 'generation', 'lease', 'sequence', 'ended_by', 'worker', 'claimed_ms', 'lane',
+  'budget', 'batch', 'webhook')
 local generation = at[1]
 if not generation then
   return -3
@@ -54,8 +55,12 @@ if ARGV[16] ~= '0' then
 end
 local base = lanes.base(job)
 lanes.release(base, id, at[7])
-batches.ended(job)
-outbox.add(job, id, now)
+if at[9] then
+  batches.ended(job)
+end
+if at[10] then
+  outbox.add(job, id, now)
+end
 if n > 0 then
   local record, facts = {unpack(ARGV, 18, 17 + n)}, {}
   for i = 1, n, 2 do
@@ -69,6 +74,9 @@ if n > 0 then
       spent = spent + (tonumber(facts[name]) or 0)
     end
     lanes.spend(base, at[7], spent, tonumber(now))
+    if at[8] then
+      budgets().count(job, at[8], facts, tonumber(now))
+    end
   end
 end
 lanes.call_up(base, KEYS[13], tonumber(now))

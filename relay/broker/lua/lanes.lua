@@ -27,19 +27,21 @@ local function parts(lane) -- "high:anthropic:acme"; a tenant may be called anyt
   return priority, {'provider:' .. provider, 'tenant:' .. tenant}, tenant
 end
 
-local function limits_of(base, who)
-  local text = redis.call('HGET', base .. 'limits', who)
-  if text then
-    local calls, requests, tokens = string.match(text, '^(%d+) (%d+) (%d+)$')
-    return tonumber(calls), tonumber(requests), tonumber(tokens)
+-- Those of them that have limits. Mostly nobody has any, which costs one look.
+local function limited(base, whos)
+  local found = {}
+  for i, text in ipairs(redis.call('HMGET', base .. 'limits', whos[1], whos[2])) do
+    if text then
+      local calls, requests, tokens = string.match(text, '^(%d+) (%d+) (%d+)$')
+      found[#found + 1] = {who = whos[i], calls = tonumber(calls), requests = tonumber(requests), tokens = tonumber(tokens)}
+    end
   end
+  return found
 end
 
-local function may_go(base, who, now)
-  local calls, requests, tokens = limits_of(base, who)
-  if not calls then
-    return true
-  elseif calls > 0 and redis.call('ZCOUNT', base .. 'busy:' .. who, now, '+inf') >= calls then
+local function may_go(base, limit, now)
+  local who, requests, tokens = limit.who, limit.requests, limit.tokens
+  if limit.calls > 0 and redis.call('ZCOUNT', base .. 'busy:' .. who, now, '+inf') >= limit.calls then
     return false
   end
   local used = redis.call('HMGET', base .. 'paced', who, who .. ' tokens')
@@ -53,15 +55,12 @@ local function use(base, who, key, share, now)
   redis.call('HSET', base .. 'paced', key, string.format('%.0f', used + MINUTE * share))
 end
 
-local function call(base, queue, id, whos, now)
-  for _, who in ipairs(whos) do
-    local calls, requests = limits_of(base, who)
-    if calls then
-      redis.call('ZADD', base .. 'busy:' .. who, now + LONGEST, id)
-      redis.call('PEXPIRE', base .. 'busy:' .. who, LONGEST)
-    end
-    if requests and requests > 0 then
-      use(base, who, who, 1 / requests, now)
+local function call(base, queue, id, limits, now)
+  for _, limit in ipairs(limits) do
+    redis.call('ZADD', base .. 'busy:' .. limit.who, now + LONGEST, id)
+    redis.call('PEXPIRE', base .. 'busy:' .. limit.who, LONGEST)
+    if limit.requests > 0 then
+      use(base, limit.who, limit.who, 1 / limit.requests, now)
     end
   end
   redis.call('RPUSH', queue, id)
@@ -75,8 +74,13 @@ local function count(base, tenant, by)
   end
 end
 
-local function all_may_go(base, whos, now)
-  return may_go(base, whos[1], now) and may_go(base, whos[2], now)
+local function all_may_go(base, limits, now)
+  for _, limit in ipairs(limits) do
+    if not may_go(base, limit, now) then
+      return false
+    end
+  end
+  return true
 end
 
 -- Jobs that wait, in all and of this tenant.
@@ -105,8 +109,9 @@ function lanes.call_up(base, queue, now)
     end
     local lane = line[first]
     local priority, whos, tenant = parts(lane.name)
+    local limits = limited(base, whos)
     looks = looks - 1
-    if not all_may_go(base, whos, now) then
+    if not all_may_go(base, limits, now) then
       table.remove(line, first)
     else
       local id = redis.call('LPOP', base .. 'lane:' .. lane.name)
@@ -116,7 +121,7 @@ function lanes.call_up(base, queue, now)
       else
         count(base, tenant, -1)
         if redis.call('HGET', base .. 'job:' .. id, 'state') == 'queued' then
-          call(base, queue, id, whos, now)
+          call(base, queue, id, limits, now)
           redis.call('SET', base .. 'vtime', lane.at)
           lane.at, called = lane.at + PRICE[priority], called + 1
           redis.call('ZADD', base .. 'lanes', lane.at, lane.name)
@@ -130,9 +135,12 @@ end
 -- A new job lines up; where nobody waits and nothing forbids it, it is called at once.
 function lanes.join(base, queue, id, lane, now)
   local priority, whos, tenant = parts(lane)
-  if redis.call('EXISTS', base .. 'lanes') == 0 and redis.call('LLEN', queue) < WINDOW and all_may_go(base, whos, now) then
-    call(base, queue, id, whos, now)
-    return
+  if redis.call('EXISTS', base .. 'lanes') == 0 and redis.call('LLEN', queue) < WINDOW then
+    local limits = limited(base, whos)
+    if all_may_go(base, limits, now) then
+      call(base, queue, id, limits, now)
+      return
+    end
   end
   redis.call('RPUSH', base .. 'lane:' .. lane, id)
   count(base, tenant, 1)
@@ -162,12 +170,11 @@ end
 
 -- What a call has cost, where tokens are limited.
 function lanes.spend(base, lane, spent, now)
-  if lane and spent > 0 and redis.call('EXISTS', base .. 'limits') == 1 then
+  if lane and spent > 0 then
     local _, whos = parts(lane)
-    for _, who in ipairs(whos) do
-      local _, _, tokens = limits_of(base, who)
-      if tokens and tokens > 0 then
-        use(base, who, who .. ' tokens', spent / tokens, now)
+    for _, limit in ipairs(limited(base, whos)) do
+      if limit.tokens > 0 then
+        use(base, limit.who, limit.who .. ' tokens', spent / limit.tokens, now)
       end
     end
   end

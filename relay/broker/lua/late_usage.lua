@@ -12,4 +12,12 @@ if kind ~= 'partial' and kind ~= 'unknown' then
 end
 redis.call('HSET', KEYS[1], field, 'final', 'usage_kind', 'final')
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
+local mark, facts = redis.call('HGET', KEYS[1], 'budget'), {}
+if mark then
+  for i = 3, #ARGV, 2 do
+    facts[ARGV[i]] = ARGV[i + 1]
+  end
+  local time = redis.call('TIME')
+  budgets().count(KEYS[1], mark, facts, time[1] * 1000 + math.floor(time[2] / 1000))
+end
 return 1

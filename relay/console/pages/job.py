@@ -12,13 +12,15 @@ from fastapi.responses import Response
 
 from relay.broker.queue import JobStatus
 from relay.console.pages import DASHBOARD
+from relay.console.pages.content import content_of
 from relay.console.pages.events import LiveEvents, event
 from relay.console.pages.jobs import status_of
 from relay.console.pages.period import now_ms
 from relay.console.pages.site import Site
 from relay.console.usage_views import call_view
-from relay.console.viewer import JOBS, MANAGE_JOBS
+from relay.console.viewer import ERASE_CONTENT, JOBS, MANAGE_JOBS
 from relay.core.errors import RelayError
+from relay.core.fingerprint import Fingerprint, parse
 from relay.core.frame import BODY, END, EVENTS, HEAD, START, Cursor, Frame, parse_cursor, split_events
 from relay.core.job import FAILED
 from relay.ledger.queries import Filter, rows
@@ -67,6 +69,9 @@ class JobPage:
             calls=[(call, call_view(call)) for call in calls],
             may_cancel=visit.viewer.may(MANAGE_JOBS) and not status.ended,
             may_replay=visit.viewer.may(MANAGE_JOBS) and status.state == FAILED,
+            **_prompt(status.job.fingerprint, calls),
+            content=await content_of(site, visit, job_id),
+            may_delete=visit.viewer.may(ERASE_CONTENT),
         )
 
     async def live(self, request: Request, job_id: str) -> Response:
@@ -87,6 +92,19 @@ class JobPage:
                             return
         except RelayError as error:  # expired, interrupted, lost: the page says so and asks no more
             yield event("trouble", error.message)
+
+
+def _prompt(fingerprint: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """The prompt's prefixes, and where a call says why it was not served from the cache."""
+    try:
+        found = parse(fingerprint)
+    except ValueError:
+        found = Fingerprint("", ())
+    reasons: dict[str, str] = {}
+    for call in calls:
+        if call["cache_reason_at"]:
+            reasons[call["cache_reason_at"]] = call["cache_reason"]
+    return {"prompt": found, "reasons": reasons}
 
 
 def _texts(frame: Frame) -> list[str]:

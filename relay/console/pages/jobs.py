@@ -135,11 +135,13 @@ class JobsPage:
 
     async def _queued(self, viewer: Viewer) -> Queued:
         console = self._site.console
+        if viewer.tenant is not None:
+            tally, lanes = await asyncio.gather(console.lanes.of_tenant(viewer.tenant), console.lanes.all())
+            return Queued(*tally, [lane for lane in lanes if lane.tenant == viewer.tenant], {})
         counts, dead, lanes, workers = await asyncio.gather(
             console.queue.counts(), console.lanes.dead_letters(), console.lanes.all(), console.queue.worker_stats()
         )
-        mine = [lane for lane in lanes if viewer.tenant in (None, lane.tenant)]
-        return Queued(counts[QUEUED], counts["running"], dead, mine, workers if viewer.is_admin else {})
+        return Queued(counts[QUEUED], counts["running"], dead, lanes, workers)
 
     async def cancel(self, request: Request, job_id: str) -> Response:
         status = await self._managed(request, job_id)
@@ -161,6 +163,7 @@ class JobsPage:
             run_at_ms=0,
             expires_at_ms=0,
             batch="",
+            trace={},
         )
         accepted = await queue.submit(again, await queue.body(old))
         return RedirectResponse(f"{DASHBOARD}/jobs/{accepted.job_id}", 303)

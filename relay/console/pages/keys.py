@@ -16,6 +16,7 @@ from relay.console.viewer import MANAGE_KEYS
 from relay.core.errors import InvalidRequest, NotFound
 
 NAME_CHARS_MAX: Final = 100
+LOGS: Final = {"": "usage", "content": "usage and content"}
 CACHES: Final = {"": "as the settings say", "auto": "put breakpoints where none are set", "off": "never any of ours"}
 
 
@@ -41,10 +42,12 @@ class KeysPage:
             scopes, expires_at = _scopes(given), _expiry(given.get("expires", ""))
             if (cache := given.get("cache", "")) not in CACHES:
                 raise InvalidRequest(f"Cache: {cache[:40]!r} is not a choice.")
+            if (log := given.get("log", "")) not in LOGS:
+                raise InvalidRequest(f"Log: {log[:40]!r} is not a choice.")
         except InvalidRequest as error:
             return await self._page(visit, 400, trouble=error.message, given=given)
         keys = self._site.console.api_keys
-        record, key = await keys.create(name, tenant, scopes=scopes, expires_at=expires_at, cache=cache)
+        record, key = await keys.create(name, tenant, scopes=scopes, expires_at=expires_at, cache=cache, log=log)
         return await self._page(visit, made=record, key=key)
 
     async def revoke(self, request: Request, key_id: str) -> Response:
@@ -78,6 +81,8 @@ class KeysPage:
             records=sorted(records, key=lambda record: (record.revoked_at is not None, -record.created_at)),
             scopes=ALL_SCOPES,
             caches=CACHES,
+            logs=LOGS,
+            budgets={holder: budget.words for holder, budget in (await self._site.console.budgets.all()).items()},
             now=time.time(),
         )
 

@@ -34,6 +34,7 @@ class Figures:
     tables: dict[str, list[Sums]]
     latency: Latency
     waste: int
+    reasons: list[Sums]
 
 
 class OverviewPage:
@@ -82,6 +83,7 @@ def read(connection: Connection, tenant: str | None, chosen: Period, now: int) -
         points=timeline(connection, wanted, chosen.step),
         tables={name: summary(connection, wanted, [name]) for name in TABLES},
         latency=latency(connection, wanted),
+        reasons=[each for each in summary(connection, wanted, ["cache_reason"]) if each["cache_reason"]],
         waste=waste(summary(connection, wanted, ["tenant", "key_id", "app", "model"])),
     )
 

@@ -25,7 +25,7 @@ FORM_BYTES_MAX: Final = 8192
 
 
 class Place(NamedTuple):
-    """An entry of the navigation, for those who may go there. Budgets will be one."""
+    """An entry of the navigation, for those who may go there."""
 
     name: str
     path: str
@@ -36,6 +36,7 @@ NAVIGATION: Final = (
     Place("Overview", DASHBOARD, USAGE),
     Place("Usage", f"{DASHBOARD}/usage", USAGE),
     Place("Jobs", f"{DASHBOARD}/jobs", JOBS),
+    Place("Budgets", f"{DASHBOARD}/budgets", USAGE),
     Place("Keys", f"{DASHBOARD}/keys", MANAGE_KEYS),
 )
 

@@ -17,10 +17,12 @@ from relay.console.pages import DASHBOARD
 from relay.console.pages.overview import ingress_url
 from relay.console.pages.period import PERIODS, now_ms, period
 from relay.console.pages.site import Site
+from relay.console.pages.words import reason
 from relay.console.usage_views import call_view
 from relay.console.viewer import USAGE
 from relay.ledger.queries import Filter, Page, rows, summary
 from relay.ledger.reading import Connection
+from relay.ledger.reasons import REASONS
 
 ROWS: Final = 50
 
@@ -32,6 +34,7 @@ CHOICES: Final = {
     "key_id": "Key",
     "outcome": "Outcome",
     "cache": "Cache",
+    "cache_reason": "Why no hit",
 }
 # Choices in a list; a tenant that makes up applications must not make the page endless.
 MOST_CHOICES: Final = 200
@@ -64,6 +67,7 @@ class UsagePage:
         wanted = _since(asked, tenant, since_ms)
         found = await site.console.ledger(partial(read, wanted=wanted, cursor=query.get("cursor")))
         keys = await site.console.api_keys.list()
+        key_names = {key.id: key.name for key in keys if viewer.tenant in (None, key.tenant)}
         kept = [(name, value) for name, value in query.multi_items() if name != "cursor" and value]
         return site.page(
             "usage.html",
@@ -77,8 +81,8 @@ class UsagePage:
             rows=[(row, call_view(row)) for row in found.page.rows],
             older=f"?{urlencode([*kept, ('cursor', found.page.cursor)])}" if found.page.cursor else "",
             newest=f"?{urlencode(kept)}" if query.get("cursor") else "",
+            shown={"key_id": key_names, "cache_reason": {code: reason(code) for code in REASONS}},
             is_filtered=any(name in _NAMES for name, _ in kept),
-            key_names={key.id: key.name for key in keys if viewer.tenant in (None, key.tenant)},
             ingress=ingress_url(site, request),
         )
 

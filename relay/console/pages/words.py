@@ -1,4 +1,4 @@
-"""Numbers and times as people read them; pure, and the filters of the templates.
+"""Numbers, times and reasons as people read them; pure, and the filters of the templates.
 
 What nobody knows is said in a word, never as 0. Minus is the real sign, which is as wide as a digit.
 """
@@ -99,6 +99,37 @@ def _format(ms: int | None, form: str) -> str:
     return NOTHING if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime(form)
 
 
-FILTERS: Final[dict[str, Callable[..., Any]]] = {
-    each.__name__: each for each in (money, count, compact, share, percent, change, duration, clock, moment, iso, date)
+# Why there was no cache hit: in short, and what it means or what can be done.
+_REASONS: Final = {
+    "prefix_changed": ("prefix changed", "What differs from call to call belongs behind the last breakpoint."),
+    "first_time": ("first time", "Nothing like it was sent before; the next call can read it."),
+    "ttl_expired": (
+        "TTL ran out",
+        "Two calls lay further apart than it lasts; a breakpoint with a ttl of 1h lasts longer.",
+    ),
+    "below_minimum": ("too short to be cached", "The model caches longer prompts only."),
+    "other_model": ("cached for another model", "Each model has a cache of its own."),
+    "other_provider": ("cached at another provider", "Each provider, and each account there, has its own cache."),
+    "other_headers": ("cached under other headers", "It was sent with another anthropic-beta or anthropic-version."),
+    "not_yet_readable": (
+        "not readable yet",
+        "It was being written; it can be read once the answer to that call begins.",
+    ),
+    "beyond_lookback": ("breakpoint too far behind", "A provider looks back 20 blocks; set a breakpoint on the way."),
+    "stripped": ("breakpoints stripped", "The provider does not take cache_control."),
+    "evicted": ("dropped by the provider", "It should still have been there; providers promise nothing."),
 }
+
+
+def reason(code: str, at: str | None = None) -> str:
+    """As in "prefix changed at system.0"."""
+    short, _ = _REASONS.get(code, (code.replace("_", " "), ""))
+    return f"{short} at {at}" if at and code == "prefix_changed" else short
+
+
+def advice(code: str) -> str:
+    return _REASONS.get(code, ("", ""))[1]
+
+
+_ALL: Final = (money, count, compact, share, percent, change, duration, clock, moment, iso, date, reason, advice)
+FILTERS: Final[dict[str, Callable[..., Any]]] = {each.__name__: each for each in _ALL}

@@ -54,7 +54,7 @@ class BatchItems:
             job, _ = await plan(ingress, _key_of(batch), asked, terms)
         except ClientError as error:
             return self._told(batch, item.custom_id, job_id, error)
-        job = replace(job, id=job_id, batch=f"{batch.id} {number}", expires_at_ms=batch.expires_ms)
+        job = replace(job, id=job_id, batch=f"{batch.id} {number}", log=batch.log, expires_at_ms=batch.expires_ms)
         if job.body_pieces and await self._is_job(job_id, batch.tenant):
             return None  # to store a body again would shorten its life
         try:
@@ -82,7 +82,8 @@ class BatchItems:
     async def let_go(self, batch: Batch, numbers: Sequence[int], lines: Sequence[Line]) -> None:
         """Once its line is kept, a job that went well need not be for as long as others are."""
         pairs = zip(numbers, lines, strict=True)
-        await self._ingress.batch_steps.let_go([self.job_id(batch, n) for n, line in pairs if line.kind == "succeeded"])
+        done = [self.job_id(batch, number) for number, line in pairs if line.kind == "succeeded"]
+        await self._ingress.batch_steps.let_go(done, keep_answers=bool(batch.log))
 
     async def forget_big(self, batch: Batch, submitted: Sequence[Item]) -> None:
         """The requests that were kept apart, now that their jobs have them."""

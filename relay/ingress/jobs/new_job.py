@@ -68,6 +68,12 @@ class NewJob(BaseModel):
     cache: Literal["auto", "off"] | None = Field(
         None, description="Breakpoints where the request sets none, or none of ours; as the header `x-relay-cache`."
     )
+    log: str | None = Field(
+        None,
+        description="`content`: the ledger keeps the request and its answer, with `; ttl=<seconds>` for so long; "
+        "`usage`: neither. As the header `x-relay-log`.",
+        examples=["content; ttl=86400"],
+    )
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> NewJob:

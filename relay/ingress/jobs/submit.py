@@ -15,18 +15,19 @@ from fastapi.responses import Response
 
 from relay.broker.api_keys import ApiKey
 from relay.broker.queue import Accepted, JobStatus
+from relay.core import content
 from relay.core.body import Endpoint
 from relay.core.errors import Conflict
 from relay.core.job import FAILED, Job
 from relay.ingress.documentation import KEY, problems
 from relay.ingress.exchange import Exchange, Receive, Scope, Send
-from relay.ingress.headers import HeaderList, by_name
+from relay.ingress.headers import HeaderList, budget_headers, by_name, trace_of
 from relay.ingress.jobs.access import JobId, checked, key_of
 from relay.ingress.jobs.new_job import NewJob
 from relay.ingress.jobs.views import JobView
 from relay.ingress.paths import PATHS
 from relay.ingress.requests import authenticate, check_content_type, check_scope
-from relay.ingress.submission import CACHE_HEADER, IDEMPOTENCY_HEADER, Asked, Terms, once, plan
+from relay.ingress.submission import CACHE_HEADER, IDEMPOTENCY_HEADER, LOG_HEADER, Asked, Terms, once, plan
 from relay.ingress.wiring import Ingress
 
 REPLAYED = (b"idempotent-replayed", b"true")  # as Stripe names it
@@ -84,12 +85,14 @@ class JobSubmission:
             raise Conflict(f"Only a failed job can be replayed; {job_id} is {status.status}.")
         old = status.job
         body = await ingress.queue.body(old)
-        headers = {name.encode(): value.encode() for name, value in old.headers.items()}
+        said = by_name(request.headers.raw)
+        headers = {name.encode(): value.encode() for name, value in (old.headers | trace_of(said)).items()}
+        headers[CACHE_HEADER] = b"auto" if old.auto_cache else b"off"
         terms = Terms("finish", old.metadata, old.priority, webhook=old.webhook)
         asked = Asked(old.surface, cast(Endpoint, old.endpoint), old.query, headers, body)
         job, _ = await plan(ingress, key, asked, terms)
-        job = replace(job, replay_of=old.id, auto_cache=old.auto_cache)
-        given = by_name(request.headers.raw).get(IDEMPOTENCY_HEADER)
+        job = replace(job, replay_of=old.id, log=old.log)
+        given = said.get(IDEMPOTENCY_HEADER)
         repeated = asked._replace(headers={IDEMPOTENCY_HEADER: given} if given is not None else {}, query=old.id)
         accepted_as = await ingress.queue.submit(job, body, await once(key, repeated, terms))
         raw, answer = await accepted(ingress, job, accepted_as)
@@ -131,6 +134,9 @@ class _Submission(Response):
         terms = new.terms(now_ms, settings.pending_ttl_s, allow_private=settings.webhook_allow_private)
         if new.cache:
             headers = headers | {CACHE_HEADER: new.cache.encode()}
+        if new.log is not None:
+            log = content.asked(new.log, settings.content_ttl_s, "log")
+            headers = headers | {LOG_HEADER: (log or content.USAGE).encode()}
         start, end = envelope.body
         body = raw[start:end]
         asked = Asked(*PATHS[new.endpoint], "", headers, body)
@@ -143,6 +149,7 @@ async def accepted(ingress: Ingress, job: Job, what: Accepted) -> tuple[HeaderLi
     status = JobStatus.of_new(job) if what.is_new else await ingress.queue.status(what.job_id, job.tenant)
     location = f"/v1/jobs/{what.job_id}".encode()
     headers = [(b"content-type", b"application/json"), (b"location", location)]
+    headers += budget_headers(what.past)
     return [*headers, *([] if what.is_new else [REPLAYED])], JobView.of(status).model_dump_json().encode()
 
 

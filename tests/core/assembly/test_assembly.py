@@ -182,7 +182,7 @@ chunks = some_of(
 
 
 @every_dialect
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_provider_makes_it_raise_or_break_the_law_of_the_tail(dialect: Dialect, data: st.DataObject) -> None:
     said: list[Any] = data.draw(st.lists(sometimes_odd(events if dialect == "anthropic" else chunks), max_size=8))

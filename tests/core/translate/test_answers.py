@@ -399,7 +399,7 @@ CALLS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, JSON, max_size=2)), max
 
 
 @given(st.text(max_size=5), st.text(max_size=5), CALLS, st.booleans(), *[st.integers(0, 10**6)] * 4)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 def test_there_and_back_keeps_text_calls_reason_and_usage(
     text: str,
     reasoning: str,
@@ -462,7 +462,7 @@ COMPLETION = some_of({"choices": st.lists(sometimes_odd(CHOICE), max_size=2), "u
 
 
 @given(sometimes_odd(MESSAGE | COMPLETION))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 def test_no_answer_makes_it_raise_anything_but_the_providers_error(body: Any) -> None:
     raw = json.dumps(body).encode()
     for meter, translate in (

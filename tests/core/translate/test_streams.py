@@ -207,7 +207,7 @@ def interleaved(draw: st.DrawFn, rows: list[list[Any]]) -> list[Any]:
 
 
 @given(answers())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 def test_there_and_back_keeps_text_calls_reason_and_usage(answer: tuple[list[Any], dict[str, Any]]) -> None:
     chunks, whole = answer
     there = to_anthropic(sse(*chunks, "[DONE]"))
@@ -223,7 +223,7 @@ def test_there_and_back_keeps_text_calls_reason_and_usage(answer: tuple[list[Any
 
 
 @given(answers())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 def test_a_stream_adds_up_to_the_whole_answer_on_the_anthropic_surface(
     answer: tuple[list[Any], dict[str, Any]],
 ) -> None:
@@ -336,7 +336,7 @@ CHUNKS = some_of({"id": st.text(max_size=3), "choices": st.lists(sometimes_odd(C
 
 
 @given(st.lists(sometimes_odd(MESSAGES_EVENTS), max_size=12), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 def test_no_messages_stream_makes_it_raise_or_end_without_a_word(events: list[Any], include_usage: bool) -> None:
     played = to_openai(sse(*events), include_usage=include_usage)
 
@@ -346,7 +346,7 @@ def test_no_messages_stream_makes_it_raise_or_end_without_a_word(events: list[An
 
 
 @given(st.lists(sometimes_odd(CHUNKS) | st.just("[DONE]"), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 def test_no_completion_stream_makes_it_raise_or_end_without_a_word(chunks: list[Any]) -> None:
     played = to_anthropic(sse(*chunks))
 

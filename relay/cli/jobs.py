@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from relay.cli_http import FLAGS, Door
+from relay.cli.flags import with_settings
+from relay.cli.over_http import FLAGS, Door
 from relay.core.errors import InvalidRequest, Unavailable
-from relay.flags import with_settings
 from relay.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,15 +13,16 @@ from typing import Annotated
 
 import typer
 
-from relay.cli_doctor import doctor
-from relay.cli_jobs import jobs
-from relay.cli_keys import keys
-from relay.cli_limits import limits
-from relay.cli_usage import usage
-from relay.cli_webhooks import webhooks
+from relay.cli.budgets import budgets
+from relay.cli.doctor import doctor
+from relay.cli.flags import with_settings
+from relay.cli.jobs import jobs
+from relay.cli.keys import keys
+from relay.cli.limits import limits
+from relay.cli.usage import usage
+from relay.cli.webhooks import webhooks
 from relay.core.errors import RelayError
 from relay.environment import SECRETS, TABLES
-from relay.flags import with_settings
 from relay.reference import SettingsError
 from relay.settings import Settings, markdown_table
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # its tracebacks show the values of variables
 )
+app.add_typer(budgets, name="budgets")
 app.add_typer(keys, name="keys")
 app.add_typer(jobs, name="jobs")
 app.add_typer(limits, name="limits")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from relay.cli_redis import FLAGS, on_link
+from relay.cli.flags import with_settings
+from relay.cli.over_redis import FLAGS, on_link
 from relay.core.errors import InvalidRequest
-from relay.flags import with_settings
 from relay.settings import Settings
 
 if TYPE_CHECKING:

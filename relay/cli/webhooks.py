@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from relay.cli_redis import FLAGS, on_link
-from relay.flags import with_settings
+from relay.cli.flags import with_settings
+from relay.cli.over_redis import FLAGS, on_link
 from relay.settings import Settings
 
 webhooks = typer.Typer(help="Webhooks.", no_args_is_help=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from relay.cli_redis import FLAGS, on_redis
+from relay.cli.flags import with_settings
+from relay.cli.over_redis import FLAGS, on_redis
 from relay.core.errors import InvalidRequest
-from relay.flags import with_settings
 from relay.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Cache = Literal["auto", "off"]
 OnDisconnect = Literal["finish", "cancel"]
+Log = Literal["usage", "content"]
 T = TypeVar("T")
 
 
@@ -42,9 +43,16 @@ def create(
         OnDisconnect | None,
         typer.Option(help="What becomes of a native call whose client has left; cancel if not given."),
     ] = None,
+    log: Annotated[
+        Log | None,
+        typer.Option(help="content: requests and answers are kept, where a call does not say; usage if not given."),
+    ] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="jobs:read, jobs:write, usage:read or admin, as often as need be; all but admin if none."),
+        typer.Option(
+            help="jobs:read, jobs:write, usage:read, content:read, content:write or admin, as often as need be; "
+            "the first three if none."
+        ),
     ] = None,
     admin: Annotated[bool, typer.Option("--admin", help="See and manage all tenants in the console.")] = False,
     as_json: AsJson = False,
@@ -56,12 +64,8 @@ def create(
     scopes = tuple(dict.fromkeys([*(scope or SCOPES), *([ADMIN] if admin else [])]))
     if strange := [each for each in scopes if each not in ALL_SCOPES]:
         raise InvalidRequest(f"--scope: {strange[0]!r} is none of {', '.join(ALL_SCOPES)}")
-    made = _run(
-        settings,
-        lambda held: held.create(
-            name, tenant, scopes=scopes, expires_at=expires_at, cache=cache or "", on_disconnect=on_disconnect or ""
-        ),
-    )
+    defaults = {"cache": cache or "", "on_disconnect": on_disconnect or "", "log": log if log == "content" else ""}
+    made = _run(settings, lambda held: held.create(name, tenant, scopes=scopes, expires_at=expires_at, **defaults))
     record, key = made
     if as_json:
         typer.echo(json.dumps(_public(record) | {"key": key}))
@@ -114,6 +118,7 @@ def _public(record: ApiKey) -> dict[str, Any]:
         "state": _state(record),
         "cache": record.cache or None,
         "on_disconnect": record.on_disconnect or None,
+        "log": record.log or None,
         **times,
     }
 

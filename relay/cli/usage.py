@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from relay.cli.flags import with_settings
 from relay.core.errors import InvalidRequest
-from relay.flags import with_settings
 from relay.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def summary(
     settings: Settings,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="model (if left out), app, key_id, tenant, hour, day …; up to four."),
+        typer.Option(help="model (if left out), app, key_id, tenant, cache_reason, hour, day …; up to four."),
     ] = None,
     since: Since = "30d",
     tenant: Tenant = None,
@@ -179,7 +179,20 @@ def _time(text: str) -> int:
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-_COLUMNS = ("started", "model", "app", "outcome", "uncached", "read", "written", "output", "cost", "saved", "time")
+_COLUMNS = (
+    "started",
+    "model",
+    "app",
+    "outcome",
+    "cache",
+    "uncached",
+    "read",
+    "written",
+    "output",
+    "cost",
+    "saved",
+    "time",
+)
 
 
 def _print_calls(rows: Sequence[dict[str, Any]], as_json: bool, *, header: bool) -> None:
@@ -189,7 +202,7 @@ def _print_calls(rows: Sequence[dict[str, Any]], as_json: bool, *, header: bool)
         for row in rows:
             typer.echo(json.dumps(call_view(row)))
     elif rows or header:
-        table = _table(_COLUMNS, 4, header)
+        table = _table(_COLUMNS, 5, header)
         for row in rows:
             table.add_row(*_cells(row))
         _print(table)
@@ -200,10 +213,25 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
     tokens = [row["input_tokens"], row["cache_read_tokens"], _written(row), row["output_tokens"]]
     return [
-        *(words.moment(row["started_ms"]), _plain(row["model"]), _plain(row["app"]), row["outcome"]),
+        *(words.moment(row["started_ms"]), _plain(row["model"]), _plain(row["app"]), row["outcome"], _cache(row)),
         *(words.UNKNOWN if row["input_tokens"] is None else words.compact(count) for count in tokens),
         *(words.money(row["cost"]), words.money(row["net_saved"]), words.duration(row["total_ms"])),
     ]
+
+
+def _cache(row: dict[str, Any]) -> str:
+    """Why there was no hit; else what the cache did."""
+    from relay.console.pages import words
+
+    if row["cache_reason"]:
+        return words.reason(row["cache_reason"], row["cache_reason_at"])
+    return "" if row["cache"] == "unknown" else str(row["cache"])
+
+
+def _said(name: str, value: str) -> str:
+    from relay.console.pages import words
+
+    return words.reason(value) if name == "cache_reason" else value
 
 
 def _summary_table(groups: list[str], found: Sequence[dict[str, Any]]) -> Table:
@@ -213,7 +241,7 @@ def _summary_table(groups: list[str], found: Sequence[dict[str, Any]]) -> Table:
     measures = ("calls", "uncached", "read", "written", "output", "cost", "saved", "unknown")
     table = _table((*groups, *measures), len(groups), True)
     for each in found:
-        names = [words.moment(each[name]) if name in STEPS else _plain(each[name]) for name in groups]
+        names = [words.moment(each[name]) if name in STEPS else _plain(_said(name, each[name])) for name in groups]
         tokens = [each["input_tokens"], each["cache_read_tokens"], _written(each), each["output_tokens"]]
         unknown = each["unpriced"] + each["unreported"]
         table.add_row(

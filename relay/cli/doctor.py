@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay.cli_redis import url_of
-from relay.flags import with_settings
+from relay.cli.flags import with_settings
+from relay.cli.over_redis import url_of
 from relay.settings import Settings
 
 if TYPE_CHECKING:
