@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from relay.broker.checkup import Finding, check_keys, check_queue, check_redis, check_usage_stream
-from relay.broker.connections import Link, address, client
+from relay.broker.connections import Link, RedisError, address, client
 from relay.broker.keys import Keys
 from relay.core.errors import RelayError
 from relay.provider import Provider
@@ -30,15 +30,15 @@ async def examine(settings: Settings, redis_url: str) -> AsyncIterator[Finding]:
             yield await _provider(provider)
     redis, link = client(redis_url), Link(address(redis_url), "relay-doctor")
     try:
-        found = await check_redis(redis)
-        for finding in found:
+        for finding in await check_redis(redis):
             yield finding
-        if not any(finding.state == "wrong" for finding in found):
-            keys = Keys(settings.partition)
-            yield await check_keys(redis)
-            for finding in await check_queue(link, keys, settings):
-                yield finding
-            yield await check_usage_stream(link, keys)
+        keys = Keys(settings.partition)
+        yield await check_keys(redis)
+        for finding in await check_queue(link, keys, settings):
+            yield finding
+        yield await check_usage_stream(link, keys)
+    except (RedisError, OSError) as error:
+        yield Finding("redis", "wrong", f"cannot be reached: {error}")
     finally:
         link.close()
         await redis.aclose()

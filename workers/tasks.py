@@ -218,10 +218,10 @@ class Task:
 
     async def _forget(self, ending: Ending) -> None:
         """Settle an attempt that is followed by another."""
-        attempt, self._attempt = self._attempt, None
-        if attempt is None:
+        if self._attempt is None:
             return
-        await self._pricing.ready(attempt.call)
+        await self._pricing.ready(self._attempt.call)  # who stops us meanwhile still finds it, and its record
+        attempt, self._attempt = self._attempt, None
         self._owed = self._record(attempt, ending)
         await attempt.close(cut=True)
         if self._owed:

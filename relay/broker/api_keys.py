@@ -40,7 +40,8 @@ REMEMBERED = 10_000
 SHORT = 16
 
 # What a key may do that was made without a word about it; what it may do only if that was said, as it shows the prompts
-# of colleagues or erases them; and, for an operator's key alone, see and manage all tenants in the console.
+# of colleagues or erases them; and, for an operator's key alone, see and manage all tenants in the console, content
+# included.
 SCOPES = ("jobs:read", "jobs:write", "usage:read")
 CONTENT_SCOPES = ("content:read", "content:write")
 ADMIN = "admin"

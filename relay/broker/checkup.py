@@ -35,34 +35,31 @@ class Finding(NamedTuple):
 
 
 async def check_redis(client: Client) -> list[Finding]:
-    """Of the server itself."""
-    try:
-        asked = time.time()
-        seconds, micros = await client.time()
-        away_s = time.time() - asked
-        off_s = seconds + micros / 1e6 - (asked + away_s / 2)
-        info = await client.info()
-    except (RedisError, OSError) as error:
-        return [Finding("redis", "wrong", f"cannot be reached: {error}")]
-    return [*judge(info), *_clock(off_s, away_s)]
+    """Of the server itself.  Raises ``RedisError`` and ``OSError`` where it cannot be reached."""
+    asked = time.time()
+    seconds, micros = await client.time()
+    away_s = time.time() - asked
+    off_s = seconds + micros / 1e6 - (asked + away_s / 2)
+    return [*judge(await client.info()), *_clock(off_s, away_s)]
 
 
 def judge(info: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the server's own ``INFO`` says."""
+    """What the server's own ``INFO`` says; services that are like Redis leave things out."""
     brand = "valkey" if "valkey_version" in info else "redis"
-    version = str(info[f"{brand}_version"])
+    version, policy = str(info.get(f"{brand}_version", "0.0")), info.get("maxmemory_policy", "noeviction")
+    most, used = info.get("maxmemory", 0), info.get("used_memory", 0)
     if tuple(int(part) for part in version.split(".")[:2]) < FLOORS[brand]:
         floor = ".".join(map(str, FLOORS[brand]))
         yield Finding("redis", "wrong", f"{brand} {version} is too old; {floor} is the first that will do")
     else:
         yield Finding("redis", "ok", f"{brand} {version}")
-    if not info["aof_enabled"]:
+    if not info.get("aof_enabled", 1):
         yield Finding("redis", "warning", "appendonly is off: accepted jobs do not survive its restart")
-    if info["maxmemory_policy"] != "noeviction":
-        words = f"maxmemory-policy is {info['maxmemory_policy']}, so it may evict jobs; set noeviction"
-        yield Finding("redis", "wrong" if info["maxmemory"] else "warning", words)
-    if info["maxmemory"] and info["used_memory"] > FULL * info["maxmemory"]:
-        percent = 100 * info["used_memory"] // info["maxmemory"]
+    if policy != "noeviction":
+        words = f"maxmemory-policy is {policy}, so it may evict jobs; set noeviction"
+        yield Finding("redis", "wrong" if most else "warning", words)
+    if most and used > FULL * most:
+        percent = 100 * used // most
         yield Finding("redis", "warning", f"{percent} % of maxmemory are used; new requests get 503 when it is full")
 
 

@@ -74,13 +74,19 @@ budgets.command("ls", hidden=True)(list_budgets)
 @with_settings(*FLAGS)
 def remove(settings: Settings, holder: Holder) -> None:
     """Take a budget away."""
-    # A key that is gone may have left a budget, so its id is taken as it is where nobody has it.
-    try:
-        found = _holder(settings, holder)
-    except NotFound:
-        found = holder
-    had = _run(settings, lambda held: held.remove(found))
-    typer.echo(f"{whose(found)}: {'no budget any more' if had else 'had no budget'}")
+    # Of those that have one: a key that is gone may have left its budget.
+    held = [each for each in _run(settings, lambda budgets: budgets.all()) if _is_meant(holder, each)]
+    if len(held) > 1:
+        raise NotFound(f"{len(held)} API keys with a budget have an id that begins with {holder.removeprefix(KEY)!r}")
+    if not held:
+        typer.echo(f"{whose(holder)}: had no budget")
+        return
+    _run(settings, lambda budgets: budgets.remove(held[0]))
+    typer.echo(f"{whose(held[0])}: no budget any more")
+
+
+def _is_meant(text: str, holder: str) -> bool:
+    return holder == text or (text.startswith(KEY) and text != KEY and holder.startswith(text))
 
 
 def _holder(settings: Settings, text: str) -> str:
@@ -88,12 +94,14 @@ def _holder(settings: Settings, text: str) -> str:
     kind, colon, name = text.partition(":")
     if not name or kind + colon not in (KEY, TENANT):
         raise InvalidRequest(f"{text!r} is neither tenant:NAME nor key:ID")
-    if kind + colon == TENANT:
-        return text
     from relay.broker.api_keys import ApiKeys
 
-    ids = [record.id for record in on_redis(settings, lambda redis: ApiKeys(redis).list())]
-    found = [each for each in ids if each.startswith(name)]
+    records = on_redis(settings, lambda redis: ApiKeys(redis).list())
+    if kind + colon == TENANT:
+        if not any(record.tenant == name for record in records):
+            typer.echo(f"relay: no API key is of the tenant {name!r} yet", err=True)
+        return text
+    found = [record.id for record in records if record.id.startswith(name)]
     if len(found) != 1:
         many = f"{len(found)} API keys have an id that begins with" if found else "no API key has the id"
         raise NotFound(f"{many} {name!r}")

@@ -54,7 +54,7 @@ class Guesses:
             self._by_address.popitem(last=False)
         return 0.0
 
-    def succeeded(self, address: str) -> None:
+    def take_back(self, address: str) -> None:
         """It was no guess: give back what the attempt took, and forget the address' mistakes."""
         self._by_address.pop(address, None)
         self._all -= ALL.every_s

@@ -28,6 +28,7 @@ _SETTINGS: Final[dict[Dialect, tuple[str, ...]]] = {
 _IMAGES: Final = ("image", "image_url")  # the first one in a prompt spoils the messages before it, too
 
 _HOLD_HOLDERS: Final = ("content", "source", "function")  # see ``holders``
+_MAY_BE_MARKED: Final = frozenset({"cache_control", *_HOLD_HOLDERS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,20 @@ def sections(request: _Json, surface: Dialect) -> list[Section]:
     return [*found, messages]
 
 
+def count(request: _Json) -> int:
+    """About how many there are."""
+    lists = [request.get("tools"), request.get("system")]
+    for message in request["messages"]:
+        if isinstance(message, dict):
+            lists += [message.get("content"), message.get("tool_calls")]
+    return len(request["messages"]) + sum(len(each) for each in lists if isinstance(each, list))
+
+
 def unmarked(value: Any) -> Any:
     """A copy without markers; whatever is inside a schema, an input or arguments is data."""
     if isinstance(value, list):
         return [unmarked(each) for each in value]
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not (value.keys() & _MAY_BE_MARKED):
         return value
     return {
         name: unmarked(member) if name in _HOLD_HOLDERS else member

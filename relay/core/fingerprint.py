@@ -34,6 +34,9 @@ ENTRIES_MAX: Final = 96
 _BY_INDEX_MAX: Final = ENTRIES_MAX - 9
 _ALLOWED: Final = {"tools": 40, "system": 16}
 
+# No conversation has so many, and each takes a microsecond or two of a process that has streams to serve.
+_BLOCKS_MAX: Final = 8_000
+
 # Up to here every boundary is kept, so that the first ones of two prompts answer to each other in their order.
 _DENSE: Final = 16
 # Which boundaries of a section are kept depends on nothing else, so a prompt that grows keeps those it had.
@@ -85,7 +88,7 @@ class Fingerprint(NamedTuple):
 def of(
     request: _Json, surface: Dialect, breakpoints: Sequence[Breakpoint], headers: Mapping[str, str], auto: bool
 ) -> str:
-    """The fingerprint of a request that ``peek`` took; empty if nothing of it is to be cached.
+    """The fingerprint of a request that ``peek`` took; empty if nothing of it is to be cached, or it is past measure.
 
     ``breakpoints`` are those that ``peek`` found, ``headers`` those that go upstream, with names in lower case.
     ``auto``: the relay puts breakpoints into a request that says nothing about caching.
@@ -93,7 +96,7 @@ def of(
     marks = [(mark.path, mark.ttl) for mark in breakpoints]
     if not marks and auto:
         marks = [(path, "5m") for path in auto_cache.places(request, surface)]
-    if not marks:
+    if not marks or boundaries.count(request) > _BLOCKS_MAX:
         return ""
     sections = {section.name: section for section in boundaries.sections(request, surface) if section.values}
     if not sections:  # an empty request that asks for automatic caching

@@ -76,7 +76,10 @@ def inspect(body: bytes, surface: Dialect, endpoint: Endpoint, caching: Caching)
         marker_ttls=seen.marker_ttls,
         user=seen.user or "",
         auto_cache=auto_cache,
-        fingerprint=fingerprint.of(request, surface, seen.breakpoints, caching.headers, auto_cache),
+        # Counting tokens writes and reads no cache.
+        fingerprint=""
+        if endpoint == "count_tokens"
+        else fingerprint.of(request, surface, seen.breakpoints, caching.headers, auto_cache),
     )
     if not caching.digests:
         return facts

@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -36,11 +37,17 @@ LAG_EVERY_S = 0.5
 _NAME = re.compile(r"[^a-zA-Z0-9_]")
 
 
-class Metrics(Collector):
-    """One ingress's figures.
+@dataclass(slots=True)
+class Seen:
+    """What one request for the figures has seen in Redis; ``accounts`` are for an operator's eyes."""
 
-    ``queue``, ``workers`` and ``accounts`` are set by whoever asked Redis, just before they are shown.
-    """
+    queue: dict[str, int] = field(default_factory=dict)
+    workers: dict[str, dict[str, float]] = field(default_factory=dict)
+    accounts: list[Account] = field(default_factory=list)
+
+
+class Metrics(Collector):
+    """One ingress's figures."""
 
     def __init__(self, subscriber: Subscriber, watches: set[Watch], link_losses: Callable[[], int]) -> None:
         self._subscriber = subscriber
@@ -51,9 +58,7 @@ class Metrics(Collector):
         self.durations = Durations()  # of the native requests here, of all others where they are routed
         self._lag_s = 0.0
         self._lag_max_s = 0.0
-        self.queue: dict[str, int] = {}
-        self.workers: dict[str, dict[str, float]] = {}
-        self.accounts: list[Account] = []
+        self._seen = Seen()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -73,13 +78,17 @@ class Metrics(Collector):
             self._lag_s = max(0.0, time.perf_counter() - due_s)
             self._lag_max_s = max(self._lag_max_s, self._lag_s)
 
-    def text(self) -> bytes:
-        """In Prometheus' text format."""
-        return generate_latest(self._registry)
+    def text(self, seen: Seen) -> bytes:
+        """In Prometheus' text format, with what this one reader may see."""
+        self._seen = seen
+        try:
+            return generate_latest(self._registry)
+        finally:
+            self._seen = Seen()
 
     def collect(self) -> Iterator[Metric]:
         yield from self._own()
-        for name, value in self.queue.items():
+        for name, value in self._seen.queue.items():
             yield GaugeMetricFamily(f"relay_queue_{name}", "Of this partition, from Redis.", value)
         yield from self._of_workers()
         yield self._of_budgets()
@@ -116,13 +125,13 @@ class Metrics(Collector):
             "Spent of a budget's hard bound, or of its soft one where it has no other.",
             labels=("holder", "period", "unit"),
         )
-        for standing in (each for account in self.accounts for each in account.standings):
+        for standing in (each for account in self._seen.accounts for each in account.standings):
             spent.add_metric((standing.holder, standing.bound.period, standing.bound.unit), standing.ratio)
         return spent
 
     def _of_workers(self) -> Iterator[Metric]:
         families: dict[str, UnknownMetricFamily] = {}
-        for worker, stats in sorted(self.workers.items()):
+        for worker, stats in sorted(self._seen.workers.items()):
             for counter, value in stats.items():
                 name = f"relay_worker_{_NAME.sub('_', counter)}"
                 if name not in families:

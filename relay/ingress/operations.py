@@ -19,6 +19,7 @@ from relay.broker.api_keys import ADMIN
 from relay.core.errors import Unavailable
 from relay.ingress.documentation import problems
 from relay.ingress.headers import by_name
+from relay.ingress.metrics import Seen
 from relay.ingress.requests import presented
 from relay.ingress.wiring import Ingress
 
@@ -73,15 +74,14 @@ class Operations:
 
     async def metrics(self, request: Request) -> PlainTextResponse:
         """Without Redis, our own figures alone."""
-        metrics, queue = self._ingress.metrics, self._ingress.queue
-        metrics.queue, metrics.workers, metrics.accounts = {}, {}, []
+        queue, seen = self._ingress.queue, Seen()
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(PROBE_S):
-                metrics.queue = await queue.counts()
-                metrics.workers = await queue.worker_stats()
+                seen.queue = await queue.counts()
+                seen.workers = await queue.worker_stats()
                 if await self._is_admin(request):
-                    metrics.accounts = await self._ingress.budgets.accounts()
-        return PlainTextResponse(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+                    seen.accounts = await self._ingress.budgets.accounts()
+        return PlainTextResponse(self._ingress.metrics.text(seen), media_type=CONTENT_TYPE_LATEST)
 
     async def _is_admin(self, request: Request) -> bool:
         """Raises ``Unauthenticated`` for a key that is none."""

@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Text, bindparam, delete, insert, or_, select, update
 
 from relay.broker.contents import Body, Content, ContentReader
 from relay.core.content import kept_s
 from relay.core.errors import Gone
-from relay.ledger.database import removal, turn
+from relay.ledger.database import leave_no_trace, removal, turn
 from relay.ledger.record import Row
 from relay.ledger.tables import contents
 
@@ -37,9 +37,13 @@ HELD_BYTES: Final = 8 << 20
 AGAIN_MS: Final = 5_000
 
 _KNOWN = select(contents.c.job).where(contents.c.job.in_(bindparam("jobs", expanding=True)))
-# What is filled is due no more, and what was deleted meanwhile is not either.
-_FILL = update(contents).where(contents.c.job == bindparam("of_job"), contents.c.due_ms.is_not(None))
-_NOTHING: Final = dict.fromkeys(("due_ms", "status", "request_bytes", "response_bytes", "request", "response"))
+# What is filled is due no more. What was deleted meanwhile gets no content, and is looked at again.
+_FILL = update(contents).where(
+    contents.c.job == bindparam("of_job"),
+    contents.c.due_ms.is_not(None),
+    or_(contents.c.state != DELETED, bindparam("of_state", type_=Text) == DELETED),
+)
+_NOTHING: Final = dict.fromkeys(("status", "request_bytes", "response_bytes", "request", "response"))
 
 
 class Kept(NamedTuple):
@@ -90,7 +94,9 @@ def find(connection: Connection, job: str, tenant: str | None) -> Kept | None:
 
 
 def erase(engine: Engine, job: str, tenant: str | None) -> bool:
-    """Forget the content of a job; whether there was any. The row stays, so that a late record brings nothing back."""
+    """Forget the content of a job; whether there was any. The row stays, so that a late record brings nothing back; if
+    it was pending it stays due, so that what Redis has kept of the request for us goes, too.
+    """
     wanted = update(contents).where(contents.c.job == job, contents.c.state != DELETED)
     if tenant is not None:
         wanted = wanted.where(contents.c.tenant == tenant)
@@ -107,15 +113,16 @@ class Contents:
     def __init__(self, engine: Engine, reader: ContentReader) -> None:
         self._engine = engine
         self._reader = reader
+        self._leaves_traces = False
 
     def fill(self) -> int:
         """See to rows that are due; how many were."""
         filled: list[Row] = []
         held_bytes, ours_until_ms, taken = 0, now_ms() + AGAIN_MS, self._take()
-        for job, tenant in taken:
+        for job, tenant, state in taken:
             if now_ms() > ours_until_ms:
                 break  # answers of many MiB; what is left is due again
-            if (row := self._row(job, tenant)) is None:
+            if (row := self._row(job, tenant, state)) is None:
                 continue
             filled.append(row)
             held_bytes += len(row["request"] or b"") + len(row["response"] or b"")
@@ -131,32 +138,36 @@ class Contents:
         with self._engine.connect() as connection:
             jobs: Sequence[str] = connection.scalars(over).all()
         if jobs:
-            with removal(self._engine) as connection:
+            with turn(self._engine) as connection:
                 connection.execute(delete(contents).where(contents.c.job.in_(jobs)))
+            self._leaves_traces = True
+        if self._leaves_traces and len(jobs) < AT_ONCE:  # once for all of them; again, should somebody be reading
+            self._leaves_traces = not leave_no_trace(self._engine)
         return len(jobs)
 
-    def _take(self) -> Sequence[tuple[str, str]]:
-        """Rows that are due: job and tenant. For a while they are ours."""
+    def _take(self) -> Sequence[tuple[str, str, str]]:
+        """Rows that are due: job, tenant and state. For a while they are ours."""
         now = now_ms()
-        due = select(contents.c.job, contents.c.tenant).where(contents.c.due_ms <= now)
+        due = select(contents.c.job, contents.c.tenant, contents.c.state).where(contents.c.due_ms <= now)
         with turn(self._engine) as connection:
-            taken = [
-                (row.job, row.tenant) for row in connection.execute(due.order_by(contents.c.due_ms).limit(AT_ONCE))
-            ]
-            ours = contents.c.job.in_([job for job, _ in taken])
+            found = connection.execute(due.order_by(contents.c.due_ms).limit(AT_ONCE))
+            taken = [(row.job, row.tenant, row.state) for row in found]
+            ours = contents.c.job.in_([job for job, _, _ in taken])
             if taken:
                 connection.execute(update(contents).where(ours).values(due_ms=now + AGAIN_MS))
         return taken
 
-    def _row(self, job: str, tenant: str) -> Row | None:
+    def _row(self, job: str, tenant: str, state: str) -> Row | None:
         """What a row becomes; None: nothing yet."""
         try:
             content = self._reader.read(job)
         except Gone as error:
             log.info("the content of job %s is lost: %s", job, error.message)
-            return _row(job, LOST, Content.nothing(tenant))
+            return _row(job, DELETED if state == DELETED else LOST, Content.nothing(tenant))
         if content is None:
             return None
+        if state == DELETED:
+            return _row(job, DELETED, Content.nothing(tenant))
         if content.tenant != tenant:  # a record that somebody made up must not show another's job
             return _row(job, LOST, Content.nothing(tenant))
         too_big = any(body and body.data is None for body in (content.request, content.response))
@@ -171,7 +182,7 @@ class Contents:
 
 
 def _row(job: str, state: str, content: Content) -> Row:
-    facts: Row = {"of_job": job, "state": state, "due_ms": None, "status": content.status}
+    facts: Row = {"of_job": job, "of_state": state, "state": state, "due_ms": None, "status": content.status}
     return facts | _body("request", content.request) | _body("response", content.response)
 
 

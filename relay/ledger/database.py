@@ -34,6 +34,8 @@ _TURN: Final = 0x72656C6179
 
 # A writer waits for others at most this long before it is told so and tries again. The longest turn seen: 2 s.
 _WAIT_S: Final = 30
+# And so long for readers to leave the journal, so that it can be emptied.
+_TRACE_MS: Final = 1000
 
 _POSTGRESQL = "postgresql+psycopg"
 _PYSQLITE = "sqlite+pysqlite"
@@ -114,9 +116,19 @@ def removal(engine: Engine) -> Iterator[Connection]:
     """A turn that leaves nothing of what it deletes in SQLite's files; on PostgreSQL vacuum sees to that."""
     with turn(engine) as connection:
         yield connection
-    if engine.dialect.name == "sqlite":
-        with closing(engine.raw_connection()) as connected:  # no transaction: the journal is emptied between them
-            connected.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    leave_no_trace(engine)
+
+
+def leave_no_trace(engine: Engine) -> bool:
+    """Empty SQLite's journal, which still has what was deleted. False: somebody reads from it; try again later."""
+    if engine.dialect.name != "sqlite":
+        return True
+    with closing(engine.raw_connection()) as connected:  # no transaction: the journal is emptied between them
+        cursor = connected.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_TRACE_MS}")  # nobody can write meanwhile
+        [is_busy, *_] = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        cursor.execute(f"PRAGMA busy_timeout={_WAIT_S * 1000}")
+        return not is_busy
 
 
 def many(connection: Connection, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:

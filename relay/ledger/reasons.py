@@ -33,7 +33,7 @@ REASONS: Final[Mapping[str, str]] = {
     NOT_YET_READABLE: "being written by a call whose answer had not begun yet",
     BEYOND_LOOKBACK: "cached up to that place, more than 20 blocks before the next breakpoint",
     STRIPPED: "its breakpoints did not reach the provider, which does not take them",
-    EVICTED: "should have been cached up to that place; the provider had dropped it",
+    EVICTED: "should have been cached up to that place; the provider had dropped it, or got a key of another account",
 }
 
 # How far a provider looks back from a breakpoint (Anthropic's prompt caching guide).

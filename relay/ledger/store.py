@@ -44,7 +44,7 @@ log = logging.getLogger("relay.ledger")
 
 Group = tuple[Any, ...]  # an hour or a day, and the dimensions
 
-# Of a record that is kept aside. Sound ones have 3,000 characters, and two usage objects of 8,192 at most.
+# Of a record that is kept aside. Sound ones have 7,000 characters, and two usage objects of 8,192 at most.
 _KEPT_CHARS: Final = 65_536
 
 _SUMMED = (*TOKENS, *MONEY, *DURATIONS)

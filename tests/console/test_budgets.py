@@ -122,7 +122,7 @@ async def test_the_keys_page_shows_a_keys_budget(admin: Visitor, spender: str, b
         ({"hard_money_day": "0"}, "0 USD a day"),
         ({"soft_money_day": "2", "hard_money_day": "1"}, "must be below"),
         ({}, "at least one bound"),
-        ({"whose": "tenant:nobody", "hard_money_day": "1"}, "tenant:nobody"),
+        ({"whose": "tenant:never-made", "hard_money_day": "1"}, "tenant:never-made"),
     ],
 )
 async def test_a_form_with_a_mistake_says_which_and_keeps_the_rest(

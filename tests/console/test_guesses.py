@@ -35,10 +35,10 @@ def test_a_success_takes_nothing_and_forgives_the_mistakes_before_it() -> None:
     guesses = Guesses()
     for _ in range(10 * ALL_BURST):
         assert guesses.attempt("a", NOW) == 0
-        guesses.succeeded("a")
+        guesses.take_back("a")
     failures(guesses, "a", EACH_BURST - 1)
     assert guesses.attempt("a", NOW) == 0
-    guesses.succeeded("a")
+    guesses.take_back("a")
     assert failures(guesses, "a", EACH_BURST) == [0] * EACH_BURST
 
 

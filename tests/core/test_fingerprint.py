@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relay.core import document, fingerprint
 from relay.core.boundaries import sections
-from relay.core.cache_control import breakpoints
+from relay.core.cache_control import Breakpoint, breakpoints
 from relay.core.fingerprint import ENTRIES_MAX, KEPT, Fingerprint, first_difference, parse
 from relay.core.job import Dialect
 from relay.sandbox import anthropic_request
@@ -430,3 +430,13 @@ def test_hundreds_of_blocks_take_no_more_than_they_may(tools: int, system: int, 
         "messages.0.content.0",
         "messages.1.content.0",
     ]
+
+
+def test_a_request_past_measure_has_none() -> None:
+    blocks: list[dict[str, Any]] = [{}] * 8_000
+    marked = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    request = {"messages": [{"role": "user", "content": [*blocks, marked]}]}
+    marks = (Breakpoint("messages.0.content.8000", "5m"),)
+    assert fingerprint.of(request, "anthropic", marks, {}, False) == ""
+    request["messages"][0]["content"] = [marked] * 100
+    assert fingerprint.of(request, "anthropic", (Breakpoint("messages.0.content.99", "5m"),), {}, False)

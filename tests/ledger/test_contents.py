@@ -427,7 +427,11 @@ async def test_what_was_erased_does_not_come_back(broker: Broker, worker: Worker
     await worker.publisher.finish(
         worker.outlet(lease), End(DONE, status=200), second, b'{"status":200,"headers":[]}', ANSWER
     )
+    body = broker.keys.body(job.id)
+    assert await broker.link.execute("EXISTS", body)
     ledger.due_again()
+    assert ledger.keep() == 1  # looked at once more, to let Redis forget the request
+    assert not await broker.link.execute("EXISTS", body)
     assert ledger.keep() == 0
     assert ledger.kept(job) is None
     assert not erase(ledger.engine, job.id, None)

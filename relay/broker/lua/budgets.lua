@@ -52,7 +52,7 @@ local function budgets()
     for _, entry in ipairs(is_json and type(entries) == 'table' and entries or {}) do
       local period, unit, soft, hard = unpack(type(entry) == 'table' and entry or {})
       if (period == 'day' or period == 'month') and (unit == 'money' or unit == 'tokens')
-        and type(soft) == 'number' and type(hard) == 'number' then
+        and type(soft) == 'number' and type(hard) == 'number' and soft % 1 == 0 and hard % 1 == 0 then
         bounds[#bounds + 1] = {period = period, unit = unit, soft = soft, hard = hard}
       end
     end

@@ -50,7 +50,7 @@ local function claim(id)
     generation = string.format('%.0f', math.max(tonumber(generation) + 1, now))
     local lease = generation .. '-' .. token
     redis.call('HSET', job, 'state', 'claimed', 'generation', generation, 'lease', lease, 'worker', worker,
-      'sequence', '0', 'claimed_ms', string.format('%.0f', now), 'attempts', string.format('%.0f', at[5] + 1))
+      'sequence', '0', 'claimed_ms', string.format('%.0f', now), 'attempts', string.format('%.0f', (at[5] or 0) + 1))
     if at[7] or at[8] then -- it was in somebody's hands before
       redis.call('HDEL', job, 'popped_ms', 'draft')
     end

@@ -33,7 +33,9 @@ local function limited(base, whos)
   for i, text in ipairs(redis.call('HMGET', base .. 'limits', whos[1], whos[2])) do
     if text then
       local calls, requests, tokens = string.match(text, '^(%d+) (%d+) (%d+)$')
-      found[#found + 1] = {who = whos[i], calls = tonumber(calls), requests = tonumber(requests), tokens = tonumber(tokens)}
+      if calls then -- what somebody spoilt by hand is no limit
+        found[#found + 1] = {who = whos[i], calls = tonumber(calls), requests = tonumber(requests), tokens = tonumber(tokens)}
+      end
     end
   end
   return found

@@ -14,7 +14,7 @@ from relay.console.pages import DASHBOARD
 from relay.console.pages.site import Site, check_origin, read_form
 from relay.console.session import COOKIE, TTL_S
 from relay.console.viewer import USAGE, Viewer
-from relay.core.errors import Forbidden, TooManyRequests, Unauthenticated
+from relay.core.errors import Forbidden, TooManyRequests, Unauthenticated, Unavailable
 
 # Only to a page of the dashboard: a link to this page must not lead elsewhere.
 _NEXT = re.compile(rf"{DASHBOARD}(/[\w.-]+)*(\?[\w.&=%+:-]*)?", re.ASCII)
@@ -48,7 +48,10 @@ class LoginPage:
             Viewer(key).require(USAGE)
         except (Unauthenticated, Forbidden) as error:
             return self._site.page("login.html", None, error.status, next=wanted, trouble=error.message)
-        self._guesses.succeeded(address)
+        except Unavailable:
+            self._guesses.take_back(address)  # nobody has learnt anything
+            raise
+        self._guesses.take_back(address)
         response = RedirectResponse(wanted, 303)
         cookie = await self._site.console.sessions.begin(key)
         response.set_cookie(

@@ -41,11 +41,13 @@ class Waiting(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, "relay")
         exchange.job_id, exchange.unread = self._status.job.id, False
+        response: Response | None = None
         async with exchange:
             await self._ended(exchange)
             job = self._status.job
             response = await self._answer(await self._ingress.queue.status(job.id, job.tenant))
             response.headers[APPLIED.decode()] = f"wait={self._wait_s}"
+        if response:  # else the exchange has answered
             await response(scope, receive, send)
 
     async def _ended(self, exchange: Exchange) -> None:
